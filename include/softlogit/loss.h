@@ -1,0 +1,157 @@
+/*
+ * loss.h - losses over rows of logits, with their gradients in the same call.
+ *
+ * Every loss has one shape:
+ *
+ *     slg_NAME(ctx, logits, targets, opts, out, grad)
+ *
+ * Logits are a source: a matrix [rows, cols], or the output layer that makes it (hidden states,
+ * weights, bias), whose product is formed a block of rows at a time in scratch memory and never
+ * stored whole. The gradient mirrors the source. So every loss exists dense, in place, and fused
+ * with its output layer.
+ */
+#ifndef SOFTLOGIT_LOSS_H
+#define SOFTLOGIT_LOSS_H
+
+#include "softlogit/core.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- Logits ---------------------------------------------------------------------------- */
+
+/*
+ * Where logits come from: `dense`, or `hidden` and `weight` (and `bias`). Then, in this order:
+ *
+ *     x = dense   or   x = hidden weight' + bias
+ *     x = softcap * tanh(x / softcap)        where softcap > 0
+ *     x[:, c] = -inf                         where mask[c] = 0
+ *     x = x / temperature
+ *
+ * Gradients are with respect to what the caller gave: they go back through all of these.
+ */
+typedef struct slg_logits {
+    uint32_t size;            /* sizeof(slg_logits), set by slg_logits_init */
+    int32_t reserved;         /* 0 */
+    const slg_tensor *dense;  /* [rows, cols]  f32, bf16, f16 */
+    const slg_tensor *hidden; /* [rows, dim]   f32, bf16, f16; or NULL */
+    const slg_tensor *weight; /* [cols, dim]   f32, bf16, f16; goes with hidden */
+    const slg_tensor *bias;   /* [cols]        f32, bf16, f16; NULL: none */
+    const slg_tensor *mask;   /* [cols]        i32, i64 or f32: 0 leaves a class out; NULL: none */
+    double temperature;       /* > 0, finite; default 1 */
+    double softcap;           /* > 0, finite; default 0: none */
+} slg_logits;
+
+/* Fills in the defaults: all tensors NULL. */
+SLG_API void slg_logits_init(slg_logits *logits, size_t size);
+
+/*
+ * Where gradients go. A NULL tensor is not computed. Strides must not overlap.
+ * dlogits may be the memory of logits->dense itself; the others must not overlap any input.
+ */
+typedef struct slg_logits_grad {
+    uint32_t size;       /* sizeof(slg_logits_grad), set by slg_logits_grad_init */
+    int32_t accumulate;  /* 1: dweight and dbias are added to, not overwritten; default 0 */
+    slg_tensor *dlogits; /* [rows, cols]  f32, bf16, f16; for a dense source */
+    slg_tensor *dhidden; /* [rows, dim]   f32, bf16, f16; these three for a fused source */
+    slg_tensor *dweight; /* [cols, dim]   f32, each row contiguous */
+    slg_tensor *dbias;   /* [cols]        f32 */
+} slg_logits_grad;
+
+SLG_API void slg_logits_grad_init(slg_logits_grad *grad, size_t size);
+
+/* ---- Targets --------------------------------------------------------------------------- */
+
+/*
+ * What a row is compared with. A loss says which of these it uses; those that it does not use
+ * must be NULL.
+ */
+typedef struct slg_targets {
+    uint32_t size;                  /* sizeof(slg_targets), set by slg_targets_init */
+    int32_t reserved;               /* 0 */
+    const slg_tensor *index;        /* [rows]        i32, i64: the class, or ignore_index */
+    const slg_tensor *prob;         /* [rows, cols]  f32, bf16, f16: >= 0, a row sums to 1 */
+    const slg_tensor *row_weight;   /* [rows]        f32, >= 0; NULL: all ones */
+    const slg_tensor *class_weight; /* [cols]        f32, >= 0; NULL: all ones */
+    const slg_logits *teacher;      /* logits of a teacher, over the same classes */
+    int64_t ignore_index;           /* default -100: rows with this index count for nothing */
+} slg_targets;
+
+SLG_API void slg_targets_init(slg_targets *targets, size_t size);
+
+/* ---- Results --------------------------------------------------------------------------- */
+
+/* What a loss returns beside gradients. The numbers are set by the library. */
+typedef struct slg_loss_out {
+    uint32_t size;    /* sizeof(slg_loss_out), set by slg_loss_out_init */
+    int32_t reserved; /* 0 */
+    slg_tensor *loss; /* in: NULL, or [rows] f32: each row's loss times its weights, unreduced */
+    slg_tensor *lse;  /* in: NULL, or [rows] f32: log-sum-exp of the (capped, masked, divided)
+                         logits */
+    double value;     /* out: the reduced loss; with SLG_NONE the sum. 0 where no row counts. */
+    double sum;       /* out: sum over counted rows of loss times weights */
+    double weight;    /* out: what a mean divides by: the weights of counted rows */
+    int64_t count;    /* out: rows not ignored */
+    int64_t correct;  /* out: of these, rows whose arg-max (the first, on a tie) is the target;
+                         with distributions: is the target's arg-max */
+} slg_loss_out;
+
+SLG_API void slg_loss_out_init(slg_loss_out *out, size_t size);
+
+/* ---- Cross-entropy --------------------------------------------------------------------- */
+
+/* Options of slg_cross_entropy. */
+typedef struct slg_cross_entropy_opts {
+    uint32_t size;           /* sizeof(slg_cross_entropy_opts), set by its _init */
+    int32_t reduction;       /* slg_reduction; default SLG_MEAN */
+    double label_smoothing;  /* in [0, 1]; default 0: mixes the target with the uniform
+                                distribution over the classes that are not masked */
+    double z_loss;           /* >= 0, default 0: adds z_loss * lse^2 to each row */
+} slg_cross_entropy_opts;
+
+SLG_API void slg_cross_entropy_opts_init(slg_cross_entropy_opts *opts, size_t size);
+
+/*
+ * Cross-entropy of softmax(x) against class indices or distributions, with p = softmax(x),
+ * e = label_smoothing and K classes that are not masked:
+ *
+ *     index:  loss = w * ( class_weight[t] (1-e) (-log p[t]) + (e/K) sum_k class_weight[k] (-log p[k]) )
+ *     prob:   the same with target q: loss = w * sum_k class_weight[k] ((1-e) q[k] + e/K) (-log p[k])
+ *     both:   + w * z_loss * lse^2
+ *
+ * The gradient is that of the reduced loss (of the sum, with SLG_NONE). It uses that p sums to 1:
+ * no one-hot labels and no log-probabilities are formed. A mean divides, as PyTorch does, by
+ * the sum of w * class_weight[t] over counted rows, or of w with distributions.
+ *
+ *   logits   in   [rows, cols] or an output layer
+ *   targets  in   index or prob, one of the two; row_weight, class_weight; teacher NULL
+ *   opts     in   NULL: the defaults
+ *   out      out  see slg_loss_out; not NULL
+ *   grad     out  NULL: not wanted
+ *
+ * A target that is a masked class: loss +inf, gradient as the formula gives for p[t] = 0.
+ * A row with NaN or +inf: its loss and gradient are NaN. All classes masked: loss +inf, gradient
+ * 0. A masked class always has gradient 0. Where the target dominates, loss and gradient keep
+ * their relative precision (log1p of the others' share, not 1 - p).
+ *
+ * Cost: one read of logits and one write of the gradient where two rows fit the L2 cache. Fused:
+ * three GEMMs (two without dweight, one without gradients), scratch for a block of rows.
+ *
+ * Errors: SLG_ERR_NULL, SLG_ERR_SHAPE, SLG_ERR_DTYPE, SLG_ERR_STRIDE, SLG_ERR_OPTIONS,
+ * SLG_ERR_MEMORY; SLG_ERR_RANGE for an index outside of [0, cols) that is not ignore_index, a
+ * negative or NaN weight, a row of prob that does not sum to 1 within 1e-3 or holds a negative or
+ * NaN entry, an option outside of its domain. Outputs are untouched then.
+ *
+ * Since 0.1.
+ */
+SLG_API slg_status slg_cross_entropy(slg_ctx *ctx, const slg_logits *logits,
+                                     const slg_targets *targets,
+                                     const slg_cross_entropy_opts *opts, slg_loss_out *out,
+                                     slg_logits_grad *grad);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

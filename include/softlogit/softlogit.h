@@ -1,0 +1,10 @@
+/* softlogit.h - all of libsoftlogit. */
+#ifndef SOFTLOGIT_SOFTLOGIT_H
+#define SOFTLOGIT_SOFTLOGIT_H
+
+#include "softlogit/core.h"
+#include "softlogit/loss.h"
+#include "softlogit/optimizer.h"
+#include "softlogit/softmax.h"
+
+#endif

@@ -1,0 +1,39 @@
+/*
+ * blas.h - the only door to BLAS and LAPACK. Called on the caller's thread alone, never from pool
+ * tasks: OpenBLAS has threads of its own.
+ */
+#ifndef SLG_CORE_BLAS_H
+#define SLG_CORE_BLAS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "ctx.h"
+
+/*
+ * c = alpha * op(a) op(b) + beta * c, row-major; op(a) is m x k, op(b) k x n, op is the transpose
+ * where trans_ is true. Leading dimensions are row strides. With beta 0, c is overwritten even
+ * where it holds NaN. Empty products are handled (k = 0: c = beta c). Dimensions beyond INT32_MAX
+ * are split along m where possible; else SLG_ERR_SHAPE with a message.
+ */
+slg_status blas_sgemm(slg_ctx *ctx, bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k,
+                      float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
+                      float beta, float *c, int64_t ldc);
+
+/* The same in double. */
+slg_status blas_dgemm(slg_ctx *ctx, bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k,
+                      double alpha, const double *a, int64_t lda, const double *b, int64_t ldb,
+                      double beta, double *c, int64_t ldc);
+
+typedef struct blas_info_t {
+    int32_t threads;
+    int32_t parallel;     /* how its threads are made: 0 none, 1 pthread, 2 OpenMP */
+    int32_t mistaken;     /* OpenBLAS took this CPU for one without the vector units it has */
+    const char *name, *core, *advice;
+} blas_info_t;
+
+/* cpu_isa: best slg_isa of the CPU. Mistaken: the core is none of those known to use AVX2 or
+   better on a CPU that has them. */
+blas_info_t blas_info(int32_t cpu_isa);
+
+#endif

@@ -1,0 +1,23 @@
+/*
+ * structs.h - every public struct, for slg_struct_size(). A module that adds a struct to its
+ * header adds a line here.
+ */
+#ifndef SLG_CORE_STRUCTS_H
+#define SLG_CORE_STRUCTS_H
+
+#include "softlogit/softlogit.h"
+
+#define SLG_STRUCTS(S)       \
+    S(slg_tensor)            \
+    S(slg_ctx_opts)          \
+    S(slg_ctx_info_t)        \
+    S(slg_softmax_opts)      \
+    S(slg_logits)            \
+    S(slg_logits_grad)       \
+    S(slg_targets)           \
+    S(slg_loss_out)          \
+    S(slg_cross_entropy_opts) \
+    S(slg_sgd_opts)          \
+    S(slg_adamw_opts)
+
+#endif

@@ -1,0 +1,162 @@
+/*
+ * kernels.h - the list of kernels. From it come the table in a context, the prototypes of every
+ * ISA's functions, the three tables, the tests' loop and the benchmarks.
+ *
+ * Every kernel: any n >= 0 unless it says otherwise, any alignment of its element type, no
+ * allocation, no checks. In place (y == x) is allowed; other overlap is not. Runs in the mode of
+ * fpenv.h. What -inf and NaN do is said at each.
+ */
+#ifndef SLG_KERNELS_KERNELS_H
+#define SLG_KERNELS_KERNELS_H
+
+#include <math.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Kernels sum blocks of this many floats in float32, and blocks in double. Also the size of the
+   blocks that modules fetch and stage. */
+enum { KERNEL_BLOCK = 2048 };
+
+/*
+ * The argument of the exponential: (x - pre) / T. n = round(x log2(e) / T) whole steps of T log(2)
+ * are taken off; what is left is multiplied by 1 / T. pre is 0 except for rows beyond EXP_LIMIT.
+ * Filled in by exp_arg_of (softmax/parts.h).
+ */
+typedef struct exp_arg {
+    float log2e_t;          /* log2(e) / T */
+    float step_hi, step_lo; /* T log(2) in two parts. The low part is left out where plain: n of
+                               two classes differ by some 100, and the error of step_hi is 2e-9. */
+    float inv_t;            /* 1 / T */
+    float pre;
+    int32_t plain;          /* T is 1 and pre is 0 */
+    double unit;            /* log(2) as the kernels take it: what 1 of a reference is worth */
+    double temperature;     /* T */
+} exp_arg;
+
+/* |x| log2(e) / T up to here is handled without `pre`. */
+#define EXP_LIMIT 0x1p+17f
+
+/* A partial log-sum-exp:  log(sum) + ref * unit  is that of (x - pre) / T. */
+typedef struct lse_part {
+    double sum; /* 0 for nothing, or everything masked */
+    float ref;  /* a whole number; -inf where nothing was seen */
+    float max;  /* of x; -inf where nothing was seen. Not meaningful if sum is NaN. */
+} lse_part;
+
+#define LSE_EMPTY ((lse_part){ 0.0, -INFINITY, -INFINITY })
+
+/* Pass 2:  y = a * exp((x - pre) / T) * 2^-ref + c;  0 where x is -inf. */
+typedef struct exp_out {
+    exp_arg arg;
+    float ref; /* lse_part.ref of the row, finite */
+    float a;   /* as weight / sum */
+    float c;
+} exp_out;
+
+/* How an output is written. */
+enum { STORE_CACHED = 0, STORE_STREAM = 1 /* past the caches; sfence is the caller's */ };
+
+/* Coefficients of log-softmax: y = (x unit - pre) * s - lse, with s and lse in two parts. unit is 1,
+   or 1/2 where pre is not 0, and x - pre could overflow. */
+typedef struct log_arg {
+    float s_hi, s_lo, lse_hi, lse_lo, pre, unit;
+} log_arg;
+
+/* See optimizer.h. Scalars of one step, folded. */
+typedef struct adamw_arg {
+    float grad_scale, decay_grad; /* g = grad_scale * dw + decay_grad * w */
+    float beta1, one_beta1, beta2, one_beta2;
+    float keep;                   /* 1 - lr * decay where decoupled, else 1 */
+    float step;                   /* lr / (1 - beta1^t) */
+    float root;                   /* 1 / sqrt(1 - beta2^t) */
+    float eps;
+} adamw_arg;
+
+typedef struct sgd_arg {
+    float grad_scale, decay_grad, keep, lr, momentum, one_dampening;
+    int32_t nesterov;
+} sgd_arg;
+
+/*
+ * lse                add a piece of a row to *part (see LSE_EMPTY). -inf adds nothing. NaN, +inf,
+ *                    and values past EXP_LIMIT make sum or max say so: see lse_kind.
+ * exp_emit           pass 2, see exp_emit. exp_emit_q: y = a exp(..) 2^-ref + b q, 0 where x = -inf
+ * softmax_row        whole row in cache, y = softmax: one exp an element. False, y undefined,
+ *                    where the row is not ordinary (see lse_kind): the caller then does as usual.
+ * ext_exp            exp(x) = m 2^e; x clamped to +-2^21
+ * softmax_two_pass, softmax_recompute, softmax_reload: of x * scale, a row at once. False, and y
+ *                    untouched, for n = 0, an infinite maximum and, in the first, a NaN or a
+ *                    maximum past +-2^21. The others make a NaN row of a NaN.
+ * max                -inf for n = 0; NaN may be forgotten
+ * find               first i with x[i] == value; n if there is none
+ * dot                sum x (y - shift) over x != 0 (whatever y is there)
+ * live_sums          over x > -inf or NaN: { sum w (x - shift), sum w, number }; w NULL: ones
+ * softmax_bwd        dx = y != 0 ? s y (dy - dot) : 0
+ * log_softmax_bwd    dx = y > -inf ? s (dy - exp(y) sum) : 0; NaN where y is
+ * target_mix         out = w (p q + u [x > -inf]); q NULL: zeros; w NULL: ones
+ * softcap            y = cap tanh(x / cap); softcap_bwd: dx = dy (1 - (y / cap)^2), y the result
+ * mask               y = m != 0 ? x : -inf
+ * scale              y = a x; add: y = y + x
+ * stream             y = x past the caches: x and y aligned to 64 bytes, n a multiple of 16, and no
+ *                    overlap; sfence is the caller's
+ */
+#define SLG_KERNELS(K)                                                                             \
+    K(void, lse, (size_t n, const float *x, const exp_arg *arg, lse_part *part))                   \
+    K(void, exp_emit, (size_t n, const float *x, const exp_out *e, float *y, int store))           \
+    K(void, exp_emit_q,                                                                            \
+      (size_t n, const float *x, const exp_out *e, float b, const float *q, float *y, int store))  \
+    K(bool, softmax_row, (size_t n, const float *x, const exp_arg *arg, float *y, lse_part *part)) \
+    K(void, log_emit, (size_t n, const float *x, const log_arg *arg, float *y, int store))         \
+    K(void, softmax_bwd,                                                                           \
+      (size_t n, const float *y, const float *dy, float dot, float s, float *dx))                  \
+    K(void, log_softmax_bwd,                                                                       \
+      (size_t n, const float *y, const float *dy, float sum, float s, float *dx))                  \
+    K(void, ext_exp, (size_t n, const float *x, float *m, float *e))                               \
+    K(bool, softmax_two_pass, (size_t n, const float *x, double scale, float *y, double *lse))     \
+    K(bool, softmax_recompute, (size_t n, const float *x, double scale, float *y, double *lse))    \
+    K(bool, softmax_reload, (size_t n, const float *x, double scale, float *y, double *lse))       \
+    K(float, max, (size_t n, const float *x))                                                      \
+    K(int64_t, find, (size_t n, const float *x, float value))                                      \
+    K(double, dot, (size_t n, const float *x, const float *y, float shift))                        \
+    K(void, live_sums,                                                                             \
+      (size_t n, const float *x, const float *w, float shift, double out[3]))                      \
+    K(void, target_mix,                                                                            \
+      (size_t n, const float *x, const float *q, float p, float u, const float *w, float *out))    \
+    K(void, softcap, (size_t n, const float *x, float cap, float *y))                              \
+    K(void, softcap_bwd, (size_t n, const float *y, const float *dy, float cap, float *dx))        \
+    K(void, mask, (size_t n, const float *x, const float *m, float *y))                            \
+    K(void, scale, (size_t n, const float *x, float a, float *y))                                  \
+    K(void, add, (size_t n, const float *x, float *y))                                             \
+    K(void, stream, (size_t n, const float *x, float *y))                                          \
+    K(void, widen_bf16, (size_t n, const uint16_t *x, float *y))                                   \
+    K(void, widen_f16, (size_t n, const uint16_t *x, float *y))                                    \
+    K(void, narrow_bf16, (size_t n, const float *x, uint16_t *y))                                  \
+    K(void, narrow_f16, (size_t n, const float *x, uint16_t *y))                                   \
+    K(void, adamw, (size_t n, float *w, const float *g, float *m, float *v, const adamw_arg *a))   \
+    K(void, sgd, (size_t n, float *w, const float *g, float *v, const sgd_arg *a))
+
+typedef struct kernel_table {
+#define K(result, name, args) result(*name) args;
+    SLG_KERNELS(K)
+#undef K
+} kernel_table;
+
+/* slg_lse_avx2 and so on. */
+#define K_PORTABLE(result, name, args) result slg_##name##_portable args;
+#define K_AVX2(result, name, args) result slg_##name##_avx2 args;
+#define K_AVX512(result, name, args) result slg_##name##_avx512 args;
+SLG_KERNELS(K_PORTABLE)
+SLG_KERNELS(K_AVX2)
+SLG_KERNELS(K_AVX512)
+#undef K_PORTABLE
+#undef K_AVX2
+#undef K_AVX512
+
+/* Best slg_isa of this CPU and build (SLG_ISA_PORTABLE or better), through cpuinfo. */
+int32_t kernels_cpu_isa(void);
+
+/* Fills the table: portable, overwritten by each level up to isa. */
+void kernels_fill(kernel_table *k, int32_t isa);
+
+#endif

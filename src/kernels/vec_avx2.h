@@ -1,0 +1,122 @@
+/* vec_avx2.h - vec.h with AVX2, FMA, F16C: 8 floats. */
+#ifndef SLG_KERNELS_VEC_AVX2_H
+#define SLG_KERNELS_VEC_AVX2_H
+
+#include <immintrin.h>
+
+#define VF_LEN 8
+typedef __m256 vf;
+typedef __m256 vm;
+
+/* 1.5 * 2^23 + 127: the low bits of VF_MAGIC + k are the exponent of 2^k. */
+#define VF_MAGIC 0x1.8000FEp23f
+#define VF_MIN_K (-127) /* exponent bits 0: the float 0 */
+
+static inline vf vf_set(float a) { return _mm256_set1_ps(a); }
+static inline vf vf_load(const float *p) { return _mm256_loadu_ps(p); }
+static inline void vf_store(float *p, vf a) { _mm256_storeu_ps(p, a); }
+static inline void vf_stream(float *p, vf a) { _mm256_stream_ps(p, a); }
+static inline void vf_prefetch(const float *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
+
+static inline __m256i vm_first_n(size_t n)
+{
+    __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), lane);
+}
+static inline vf vf_load_n(const float *p, size_t n, float fill)
+{
+    __m256i m = vm_first_n(n);
+    return _mm256_blendv_ps(vf_set(fill), _mm256_maskload_ps(p, m), _mm256_castsi256_ps(m));
+}
+static inline void vf_store_n(float *p, vf a, size_t n) { _mm256_maskstore_ps(p, vm_first_n(n), a); }
+
+static inline vf vf_add(vf a, vf b) { return _mm256_add_ps(a, b); }
+static inline vf vf_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
+static inline vf vf_mul(vf a, vf b) { return _mm256_mul_ps(a, b); }
+static inline vf vf_div(vf a, vf b) { return _mm256_div_ps(a, b); }
+static inline vf vf_sqrt(vf a) { return _mm256_sqrt_ps(a); }
+static inline vf vf_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
+static inline vf vf_mad(vf a, vf b, vf c) { return vf_fma(a, b, c); }
+static inline vf vf_max(vf a, vf b) { return _mm256_max_ps(a, b); }
+static inline vf vf_min(vf a, vf b) { return _mm256_min_ps(a, b); }
+static inline vf vf_neg(vf a) { return _mm256_xor_ps(a, vf_set(-0.0f)); }
+static inline vf vf_abs(vf a) { return _mm256_andnot_ps(vf_set(-0.0f), a); }
+static inline vf vf_copysign(vf a, vf sign)
+{
+    return _mm256_or_ps(vf_abs(a), _mm256_and_ps(sign, vf_set(-0.0f)));
+}
+
+static inline vm vf_gt(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_GT_OQ); }
+static inline vm vf_eq(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
+static inline vf vf_sel(vm m, vf a, vf b) { return _mm256_blendv_ps(b, a, m); }
+static inline bool vm_any(vm m) { return _mm256_movemask_ps(m) != 0; }
+static inline size_t vm_first(vm m) { return (size_t)__builtin_ctz((unsigned)_mm256_movemask_ps(m)); }
+
+static inline vf vf_shift2(vf p, vf t)
+{
+    __m256i bits = _mm256_slli_epi32(_mm256_castps_si256(t), 23);
+    return _mm256_mul_ps(p, _mm256_castsi256_ps(bits));
+}
+
+/* p 2^k + sum */
+static inline vf vf_shift2_add(vf p, vf t, vf sum)
+{
+    __m256i bits = _mm256_slli_epi32(_mm256_castps_si256(t), 23);
+    return _mm256_fmadd_ps(p, _mm256_castsi256_ps(bits), sum);
+}
+
+static inline vf vf_round_whole(vf a)
+{
+    return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+/* d is clamped to where the exponent bits are 0, which make a factor of 0. */
+static inline vf vf_scale2(vf m, vf d)
+{
+    return vf_shift2(m, vf_add(vf_max(vf_set((float)VF_MIN_K), d), vf_set(VF_MAGIC)));
+}
+static inline vf vf_scale2_add(vf m, vf d, vf sum)
+{
+    return vf_shift2_add(m, vf_add(vf_max(vf_set((float)VF_MIN_K), d), vf_set(VF_MAGIC)), sum);
+}
+
+static inline float vf_hmax(vf a)
+{
+    __m128 m = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+    return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+}
+static inline float vf_hsum(vf a)
+{
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+
+/* bfloat16 and float16. Rounding to nearest even; NaN stays NaN (made quiet). */
+static inline vf vf_from_bf16(const uint16_t *p)
+{
+    __m256i w = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(w, 16));
+}
+static inline void vf_to_bf16(uint16_t *p, vf a)
+{
+    __m256i w = _mm256_castps_si256(a);
+    __m256i odd = _mm256_and_si256(_mm256_srli_epi32(w, 16), _mm256_set1_epi32(1));
+    __m256i r = _mm256_add_epi32(w, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
+    __m256i quiet = _mm256_or_si256(w, _mm256_set1_epi32(0x400000));
+    __m256 nan = _mm256_cmp_ps(a, a, _CMP_UNORD_Q);
+    r = _mm256_blendv_epi8(r, quiet, _mm256_castps_si256(nan));
+    r = _mm256_srli_epi32(r, 16);
+    r = _mm256_permute4x64_epi64(_mm256_packus_epi32(r, r), 0xD8);
+    _mm_storeu_si128((__m128i *)p, _mm256_castsi256_si128(r));
+}
+static inline vf vf_from_f16(const uint16_t *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+}
+static inline void vf_to_f16(uint16_t *p, vf a)
+{
+    _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+}
+
+#endif

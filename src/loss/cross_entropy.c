@@ -1,0 +1,150 @@
+/*
+ * cross_entropy.c - see loss.h. With an index the gradient is a p[k] + c and one entry apart; class
+ * weights under smoothing, and distributions, make it a p[k] - q[k].
+ */
+#include "engine.h"
+
+#include <math.h>
+
+#include "core/options.h"
+#include "softmax/pipeline.h"
+
+static const slg_cross_entropy_opts defaults = {
+    .size = sizeof(slg_cross_entropy_opts),
+    .reduction = SLG_MEAN,
+};
+
+void slg_cross_entropy_opts_init(slg_cross_entropy_opts *opts, size_t size)
+{
+    options_init(opts, size, &defaults, sizeof defaults);
+}
+
+/*
+ * With w the class weights and q the target distribution, sums over classes, and over live classes:
+ * of w q (x - SHIFT), w q; w (x - SHIFT), w, 1. SHIFT is an entry of the row, so that differences
+ * keep their precision under a large common offset.
+ */
+enum { Q_X, Q_W, LIVE_X, LIVE_W, LIVE, SHIFT };
+
+static void reduce_prob(const loss_call *c, loss_row *r, int64_t col, int64_t n, const float *x,
+                        const float *w, float shift)
+{
+    const kernel_table *k = &c->ctx->k;
+    float qs[KERNEL_BLOCK], mixed[KERNEL_BLOCK];
+    double sums[3];
+    const float *q = rows_fetch(k, &c->target.prob, r->row, col, n, qs);
+    if (w) {
+        k->target_mix((size_t)n, x, q, 1.0f, 0.0f, w, mixed);
+        q = mixed;
+    }
+    r->sums[Q_X] += k->dot((size_t)n, q, x, shift);
+    k->live_sums((size_t)n, q, NULL, 0.0f, sums); /* no entry of q is -inf: a plain sum */
+    r->sums[Q_W] += sums[0];
+}
+
+static void reduce(const loss_call *c, loss_row *r, int64_t col, int64_t n, const float *x)
+{
+    const slg_cross_entropy_opts *o = c->opts;
+    const kernel_table *k = &c->ctx->k;
+    const float *w = c->target.class_weight ? c->target.class_weight + col : NULL;
+    if (col == 0 && (o->label_smoothing > 0 || c->target.has_prob)) {
+        float max = k->max((size_t)n, x);
+        r->sums[SHIFT] = isfinite(max) ? (double)max : 0;
+    }
+    if (c->target.has_prob) reduce_prob(c, r, col, n, x, w, (float)r->sums[SHIFT]);
+    if (o->label_smoothing > 0) {
+        double live[3];
+        k->live_sums((size_t)n, x, w, (float)r->sums[SHIFT], live);
+        for (int i = 0; i < 3; i++) r->sums[LIVE_X + i] += live[i];
+    }
+}
+
+/* weight * value, 0 where the weight is, also of an infinite value. */
+static double term(double weight, double value) { return weight == 0 ? 0 : weight * value; }
+
+static double softplus(double a) { return a > 0 ? a + log1p(exp(-a)) : log1p(exp(a)); }
+
+static void solve(const loss_call *c, loss_row *r)
+{
+    const slg_cross_entropy_opts *o = c->opts;
+    const double *s = r->sums, t = c->src.temperature, keep = 1 - o->label_smoothing;
+    double even = s[LIVE] > 0 ? o->label_smoothing / s[LIVE] : 0; /* of the smoothed target */
+    double above = r->lse - s[SHIFT] / t; /* -log p of the shift */
+    double loss = term(even, s[LIVE_W] * above - s[LIVE_X] / t);
+    double both = even * s[LIVE_W] + 2 * o->z_loss * r->lse;
+    if (c->target.has_prob) {
+        loss += term(keep, s[Q_W] * above - s[Q_X] / t);
+        r->a = r->weight * (keep * s[Q_W] + both);
+    } else {
+        double w = c->target.class_weight ? (double)c->target.class_weight[r->target] : 1.0;
+        /* log(1 + others / target): no 1 - p, no log of a p near 1. */
+        loss += term(keep * w, softplus(r->log_odds));
+        r->a = r->weight * (keep * w + both);
+        r->c = -r->weight * even;
+        r->at_target = r->weight * (both * r->p_target - keep * w * r->other - even * w);
+    }
+    if (o->z_loss > 0) loss += o->z_loss * r->lse * r->lse;
+    r->loss = term(r->weight, loss);
+}
+
+/* a p - b q, where q is not constant over classes. */
+static void emit(const loss_call *c, const loss_row *r, int64_t col, int64_t n, const float *x,
+                 float *d, int store)
+{
+    const slg_cross_entropy_opts *o = c->opts;
+    const kernel_table *k = &c->ctx->k;
+    const float *w = c->target.class_weight ? c->target.class_weight + col : NULL;
+    double factor = r->scale / c->src.temperature, even = 0;
+    if (r->sums[LIVE] > 0) even = o->label_smoothing / r->sums[LIVE];
+    if (!c->target.has_prob && !(w && even > 0)) {
+        loss_emit_common(c, r, n, x, d, store);
+        return;
+    }
+    if (r->rest.kind == ROW_MASKED) {
+        fill_f32(d, n, 0.0f);
+        return;
+    }
+    exp_out e = loss_softmax(c, r, r->a * factor, 0.0f);
+    if (!c->target.has_prob) {
+        k->exp_emit_q((size_t)n, x, &e, (float)(r->c * factor), w, d, store);
+        return;
+    }
+    float qs[EMIT_BLOCK], mixed[EMIT_BLOCK];
+    const float *q = rows_fetch(k, &c->target.prob, r->row, col, n, qs);
+    if (w || even > 0) {
+        float keep = (float)(1 - o->label_smoothing);
+        k->target_mix((size_t)n, x, q, keep, (float)even, w, mixed);
+        q = mixed;
+    }
+    k->exp_emit_q((size_t)n, x, &e, (float)(-r->weight * factor), q, d, store);
+}
+
+static const loss_method method = {
+    .uses = TARGET_INDEX | TARGET_PROB | TARGET_ROW_WEIGHT | TARGET_CLASS_WEIGHT,
+    .reduce = reduce,
+    .solve = solve,
+    .emit = emit,
+};
+
+static slg_status cross_entropy(slg_ctx *ctx, const slg_logits *logits, const slg_targets *targets,
+                                const slg_cross_entropy_opts *opts, slg_loss_out *out,
+                                slg_logits_grad *grad)
+{
+    slg_cross_entropy_opts o = defaults;
+    SLG_TRY(options_read(ctx, "opts", opts, &o, sizeof o));
+    if (!(o.label_smoothing >= 0 && o.label_smoothing <= 1))
+        return slg_fail(ctx, SLG_ERR_RANGE, "label_smoothing is %g, must be from 0 to 1",
+                        o.label_smoothing);
+    if (!(o.z_loss >= 0) || !isfinite(o.z_loss))
+        return slg_fail(ctx, SLG_ERR_RANGE, "z_loss is %g, must be finite and at least 0", o.z_loss);
+    return loss_run(ctx, &method, &o, o.reduction, logits, targets, out, grad);
+}
+
+slg_status slg_cross_entropy(slg_ctx *ctx, const slg_logits *logits, const slg_targets *targets,
+                             const slg_cross_entropy_opts *opts, slg_loss_out *out,
+                             slg_logits_grad *grad)
+{
+    if (!ctx) return SLG_ERR_NULL;
+    op_begin(ctx, "slg_cross_entropy");
+    return op_end(ctx, cross_entropy(ctx, logits, targets, opts, out, grad));
+}

@@ -1,0 +1,343 @@
+/*
+ * engine.c - see engine.h.
+ */
+#include "engine.h"
+
+#include <math.h>
+
+#include "core/options.h"
+#include "softmax/pipeline.h"
+
+/* ---- A row's view of its source: the target left out ------------------------------------ */
+
+typedef struct rest_source {
+    const logit_source *src;
+    int64_t target;
+} rest_source;
+
+static const float *rest_fetch(const void *self, int64_t row, int64_t col, int64_t n, float *scratch)
+{
+    const rest_source *s = self;
+    const float *x = source_fetch(s->src, row, col, n, scratch);
+    if (s->target < col || s->target >= col + n) return x;
+    if (x != scratch)
+        for (int64_t i = 0; i < n; i++) scratch[i] = x[i];
+    scratch[s->target - col] = -INFINITY;
+    return scratch;
+}
+
+/* ---- Pass 1 ----------------------------------------------------------------------------- */
+
+static bool skipped(const loss_call *c, const loss_row *r)
+{
+    return r->target < 0 && targets_ignored(&c->target, r->row) && !c->lse_rows.data;
+}
+
+static void start(void *self, int64_t row, void *state)
+{
+    const loss_call *c = self;
+    loss_row *r = state;
+    *r = (loss_row){ .row = row, .target = targets_index(&c->target, row) };
+    r->weight = targets_weight(&c->target, row);
+    r->scale = c->reduction == SLG_MEAN ? (c->denominator > 0 ? 1.0 / c->denominator : 0.0) : 1.0;
+    row_start(&r->rest, &c->src.arg);
+}
+
+static void reduce(void *self, int64_t row, void *state, int64_t col, int64_t n)
+{
+    const loss_call *c = self;
+    const kernel_table *k = &c->ctx->k;
+    loss_row *r = state;
+    if (skipped(c, r)) return;
+    float scratch[KERNEL_BLOCK];
+    const float *x = source_fetch(&c->src, row, col, n, scratch);
+    int64_t t = r->target - col;
+    row_segment(&r->rest, col);
+    if (t < 0 || t >= n) {
+        k->lse((size_t)n, x, &r->rest.arg, &r->rest.segment);
+    } else {
+        r->x_target = x[t];
+        k->lse((size_t)t, x, &r->rest.arg, &r->rest.segment);
+        k->lse((size_t)(n - t - 1), x + t + 1, &r->rest.arg, &r->rest.segment);
+    }
+    if (c->method->reduce) c->method->reduce(c, r, col, n, x);
+}
+
+/* The target's share: log-odds first, so that neither side loses its relative precision. */
+static void join_target(const loss_call *c, loss_row *r)
+{
+    row_stat *rest = &r->rest;
+    double t = c->src.temperature, x = (double)r->x_target;
+    if (r->target < 0 || r->x_target == -INFINITY) {
+        r->lse = rest->lse;
+        r->log_odds = INFINITY;
+        r->p_target = 0;
+        r->other = 1;
+        return;
+    }
+    if (rest->kind == ROW_MASKED) {
+        r->lse = x / t;
+        r->log_odds = -INFINITY;
+        r->p_target = 1;
+        r->other = 0;
+        return;
+    }
+    r->log_odds = rest->lse_rel + ((double)rest->arg.pre - x) / t;
+    double u = exp(-fabs(r->log_odds)), small = u / (1 + u), large = 1 / (1 + u);
+    r->other = r->log_odds > 0 ? large : small;
+    r->p_target = r->log_odds > 0 ? small : large;
+    r->lse = r->log_odds > 0 ? rest->lse + log1p(u) : x / t + log1p(u);
+}
+
+/* Is the target the arg-max, the first one on a tie? */
+static bool target_leads(const loss_call *c, const loss_row *r)
+{
+    float scratch[KERNEL_BLOCK];
+    if (r->target < 0 || r->x_target == -INFINITY) return false;
+    if (r->x_target != r->rest.part.max) return r->x_target > r->rest.part.max;
+    for (int64_t col = 0; col < r->target; col += KERNEL_BLOCK) {
+        int64_t n = r->target - col < KERNEL_BLOCK ? r->target - col : KERNEL_BLOCK;
+        const float *x = source_fetch(&c->src, r->row, col, n, scratch);
+        if (c->ctx->k.find((size_t)n, x, r->x_target) < n) return false;
+    }
+    return true;
+}
+
+/* First index of the largest entry. */
+static int64_t arg_max(const kernel_table *k, row_fetch fetch, const void *from, int64_t row,
+                       int64_t cols)
+{
+    float scratch[KERNEL_BLOCK], best = -INFINITY;
+    int64_t at = 0;
+    for (int64_t col = 0; col < cols; col += KERNEL_BLOCK) {
+        int64_t n = cols - col < KERNEL_BLOCK ? cols - col : KERNEL_BLOCK;
+        const float *x = fetch(from, row, col, n, scratch);
+        float max = k->max((size_t)n, x);
+        if (max > best) {
+            best = max;
+            at = col + k->find((size_t)n, x, max);
+        }
+    }
+    return at;
+}
+
+static bool prob_leads(const loss_call *c, int64_t row)
+{
+    const kernel_table *k = &c->ctx->k;
+    rows_source q = { k, c->target.prob };
+    int64_t cols = c->src.cols;
+    return cols > 0
+        && arg_max(k, rows_source_fetch, &q, row, cols) == arg_max(k, source_fetch, &c->src, row, cols);
+}
+
+static void finish(void *self, int64_t row, void *state)
+{
+    loss_call *c = self;
+    loss_row *r = state;
+    bool ignored = targets_ignored(&c->target, row);
+    c->loss[row] = 0;
+    c->correct[row] = false;
+    if (skipped(c, r)) return;
+
+    rest_source rest = { &c->src, r->target };
+    row_finish(&c->ctx->k, &r->rest, row, c->src.cols, rest_fetch, &rest);
+    if (isnan(r->x_target)) r->rest.kind = ROW_NAN;
+    if (r->x_target == INFINITY && r->rest.kind != ROW_NAN) r->rest.kind = ROW_INF;
+    row_kind kind = r->rest.kind;
+    if (kind == ROW_NAN || kind == ROW_INF) {
+        r->lse = kind == ROW_NAN ? NAN : INFINITY;
+        r->loss = NAN;
+    } else {
+        if (r->target < 0) r->x_target = -INFINITY;
+        join_target(c, r);
+        if (!ignored && r->lse == -INFINITY)
+            r->loss = INFINITY;
+        else if (!ignored)
+            c->method->solve(c, r);
+    }
+    if (c->lse_rows.data) rows_put(&c->lse_rows, row, 0, r->lse);
+    if (ignored) return;
+    c->loss[row] = r->loss;
+    if (kind == ROW_PLAIN || kind == ROW_MASKED)
+        c->correct[row] = c->target.has_prob ? prob_leads(c, row) : target_leads(c, r);
+}
+
+/* ---- Pass 2 ----------------------------------------------------------------------------- */
+
+exp_out loss_softmax(const loss_call *call, const loss_row *r, double weight, float c)
+{
+    (void)call;
+    return row_out(&r->rest, weight * r->other, c);
+}
+
+void loss_emit_common(const loss_call *c, const loss_row *r, int64_t n, const float *x, float *d,
+                      int store)
+{
+    double factor = r->scale / c->src.temperature;
+    if (r->rest.kind == ROW_MASKED) {
+        fill_f32(d, n, 0.0f); /* the target is the only live class, or there is none */
+        return;
+    }
+    exp_out e = loss_softmax(c, r, r->a * factor, (float)(r->c * factor));
+    c->ctx->k.exp_emit((size_t)n, x, &e, d, store);
+}
+
+static void emit(void *self, int64_t row, void *state, int64_t col, int64_t n)
+{
+    const loss_call *c = self;
+    const loss_row *r = state;
+    float xs[EMIT_BLOCK], ds[EMIT_BLOCK];
+    int64_t from = col, to = col + n;
+    if (c->store == STORE_STREAM && c->grad.dlogits.plain)
+        line_cut((const float *)rows_at(&c->grad.dlogits, row), c->src.cols, col, n, &from, &to);
+    if (from >= to) return;
+    n = to - from;
+    float *d = source_grad_stage(&c->src, &c->grad, row, from, ds);
+    if (targets_ignored(&c->target, row) || r->lse == -INFINITY) {
+        fill_f32(d, n, 0.0f);
+        if (!c->src.fused) rows_commit(&c->ctx->k, &c->grad.dlogits, row, from, n, ds);
+        return;
+    }
+    if (!isfinite(r->lse)) {
+        fill_f32(d, n, NAN);
+        if (!c->src.fused) rows_commit(&c->ctx->k, &c->grad.dlogits, row, from, n, ds);
+        return;
+    }
+    const float *x = source_fetch(&c->src, row, from, n, xs);
+    int store = d == ds ? STORE_CACHED : c->store;
+    if (c->method->emit)
+        c->method->emit(c, r, from, n, x, d, store);
+    else
+        loss_emit_common(c, r, n, x, d, store);
+    if (r->target >= from && r->target < to)
+        d[r->target - from] = r->x_target == -INFINITY
+            ? 0.0f : (float)(r->at_target * r->scale / c->src.temperature);
+    source_grad_commit(&c->src, &c->grad, row, from, n, x, d, ds);
+}
+
+static const row_job value_only = { sizeof(loss_row), start, reduce, finish, NULL };
+static const row_job value_and_grad = { sizeof(loss_row), start, reduce, finish, emit };
+
+/* ---- The call --------------------------------------------------------------------------- */
+
+slg_status reduction_check(slg_ctx *ctx, int32_t reduction)
+{
+    if (reduction >= SLG_NONE && reduction <= SLG_SUM) return SLG_OK;
+    return slg_fail(ctx, SLG_ERR_RANGE, "reduction is %d, must be from %d to %d", reduction, SLG_NONE,
+                    SLG_SUM);
+}
+
+static const slg_loss_out out_defaults = { .size = sizeof(slg_loss_out) };
+
+void slg_loss_out_init(slg_loss_out *out, size_t size)
+{
+    options_init(out, size, &out_defaults, sizeof out_defaults);
+}
+
+static slg_status open_out_rows(loss_call *c, const char *name, const slg_tensor *t,
+                                const slg_targets *targets, const slg_logits *l, rows *out)
+{
+    if (!t) return SLG_OK;
+    slg_ctx *ctx = c->ctx;
+    SLG_TRY(tensor_out(ctx, name, t, DT_F32 | DT_F64, 1, 1));
+    SLG_TRY(tensor_shape_is(ctx, name, t, 1, &c->src.rows));
+    const slg_tensor *in[] = { l->dense, l->hidden, l->weight, l->bias };
+    bool clash = targets_clash(targets, t);
+    for (size_t i = 0; i < 4; i++) clash = clash || (in[i] && tensor_clash(t, in[i]));
+    if (clash) return slg_fail(ctx, SLG_ERR_STRIDE, "%s overlaps an input", name);
+    *out = rows_per_row(t);
+    return SLG_OK;
+}
+
+static slg_status open_out(loss_call *c, const slg_loss_out *given, const slg_targets *targets,
+                           const slg_logits *logits, const slg_logits_grad *grad)
+{
+    slg_logits l;
+    slg_logits_grad g;
+    slg_logits_init(&l, sizeof l);
+    slg_logits_grad_init(&g, sizeof g);
+    c->out = out_defaults;
+    if (!given) return slg_fail(c->ctx, SLG_ERR_NULL, "out is NULL");
+    SLG_TRY(options_read(c->ctx, "out", given, &c->out, sizeof c->out));
+    SLG_TRY(options_read(c->ctx, "logits", logits, &l, sizeof l));
+    if (grad) SLG_TRY(options_read(c->ctx, "grad", grad, &g, sizeof g));
+    SLG_TRY(open_out_rows(c, "out.loss", c->out.loss, targets, &l, &c->loss_rows));
+    SLG_TRY(open_out_rows(c, "out.lse", c->out.lse, targets, &l, &c->lse_rows));
+    const slg_tensor *d[] = { g.dlogits, g.dhidden, g.dweight, g.dbias };
+    for (size_t i = 0; i < 4; i++) {
+        if (!d[i]) continue;
+        if (targets_clash(targets, d[i]))
+            return slg_fail(c->ctx, SLG_ERR_STRIDE, "a gradient overlaps a target tensor");
+        if ((c->out.loss && tensor_clash(d[i], c->out.loss))
+            || (c->out.lse && tensor_clash(d[i], c->out.lse)))
+            return slg_fail(c->ctx, SLG_ERR_STRIDE, "a gradient overlaps out.loss or out.lse");
+    }
+    return SLG_OK;
+}
+
+/* What a mean divides by: known before the first row, so gradients need no second pass. */
+static void count_rows(loss_call *c)
+{
+    const target_set *t = &c->target;
+    for (int64_t r = 0; r < c->src.rows; r++) {
+        if (targets_ignored(t, r)) continue;
+        int64_t k = targets_index(t, r);
+        double w = targets_weight(t, r);
+        c->out.count++;
+        c->denominator += k >= 0 && t->class_weight ? w * (double)t->class_weight[k] : w;
+    }
+}
+
+static slg_status walk(loss_call *c)
+{
+    const row_job *job = c->grad.wanted ? &value_and_grad : &value_only;
+    for (int64_t first = 0; first < c->src.rows; first += c->src.block_rows) {
+        int64_t count = c->src.rows - first < c->src.block_rows ? c->src.rows - first : c->src.block_rows;
+        SLG_TRY(source_form(&c->src, first, count));
+        row_pipeline_run(c->ctx, job, c, first, count, c->src.cols);
+        SLG_TRY(source_grad_carry(&c->src, &c->grad, first, count));
+    }
+    source_grad_none(&c->src, &c->grad);
+    return SLG_OK;
+}
+
+static void add_up(loss_call *c, slg_loss_out *out)
+{
+    c->out.sum = 0;
+    for (int64_t r = 0; r < c->src.rows; r++) {
+        c->out.sum += c->loss[r];
+        c->out.correct += c->correct[r];
+        if (c->loss_rows.data) rows_put(&c->loss_rows, r, 0, c->loss[r]);
+    }
+    c->out.weight = c->denominator;
+    bool none = c->out.count == 0 || (c->reduction == SLG_MEAN && c->denominator == 0);
+    c->out.value = none ? 0 : c->reduction == SLG_MEAN ? c->out.sum / c->denominator : c->out.sum;
+    options_write(out, &c->out, sizeof c->out);
+}
+
+slg_status loss_run(slg_ctx *ctx, const loss_method *method, const void *opts, int32_t reduction,
+                    const slg_logits *logits, const slg_targets *targets, slg_loss_out *out,
+                    slg_logits_grad *grad)
+{
+    loss_call c = { .ctx = ctx, .method = method, .opts = opts, .reduction = reduction };
+    SLG_TRY(reduction_check(ctx, reduction));
+    SLG_TRY(source_open(ctx, "logits", logits, &c.src));
+    SLG_TRY(targets_open(ctx, targets, method->uses, c.src.rows, c.src.cols, &c.target));
+    SLG_TRY(source_grad_open(ctx, grad, logits, &c.src, &c.grad));
+    SLG_TRY(open_out(&c, out, targets, logits, grad));
+    c.out.value = c.out.sum = c.out.weight = 0;
+    c.out.count = c.out.correct = 0;
+
+    SLG_TRY(source_reserve(&c.src, source_block_rows(&c.src)));
+    SLG_TRY(source_grad_reserve(&c.src, &c.grad));
+    c.loss = arena_alloc(ctx, (size_t)c.src.rows, sizeof *c.loss);
+    c.correct = arena_alloc(ctx, (size_t)c.src.rows, sizeof *c.correct);
+    if (!c.loss || !c.correct) return SLG_ERR_MEMORY;
+    bool stream = !c.src.fused && !c.grad.in_place && c.src.softcap == 0
+               && stream_pays(ctx, c.src.rows, c.src.cols);
+    c.store = stream ? STORE_STREAM : STORE_CACHED;
+    count_rows(&c);
+    SLG_TRY(walk(&c));
+    add_up(&c, out);
+    return SLG_OK;
+}

@@ -1,0 +1,444 @@
+/*
+ * softmax.c - softmax, log-softmax and log-sum-exp. One job for all three: pass 1 is the same, and
+ * pass 2 an exponential, an affine form, or nothing.
+ *
+ * Which way (design.md, "Algorithms are chosen"):
+ *   x and y fit the L2        a kernel that does a whole row, one exp an element
+ *   otherwise                 the pipeline of pipeline.h, with streaming stores
+ *   fewer rows than threads,  each row split over the threads by segments
+ *   and long ones
+ *   an algorithm by name      the paper's kernels, a thread a row
+ */
+#include "softlogit/softmax.h"
+
+#include <math.h>
+
+#include "softmax_options.h"
+#include "pipeline.h"
+
+enum result { SOFTMAX, LOG_SOFTMAX, LSE_ONLY };
+
+typedef struct job {
+    slg_ctx *ctx;
+    rows_source src;
+    rows y, lse;
+    enum result result;
+    bool want_lse;
+    int store, algorithm;
+    int64_t cols;
+    double temperature;
+    exp_arg arg;
+} job;
+
+typedef struct row_state {
+    row_stat stat;
+    exp_out out;
+    log_arg log;
+} row_state;
+
+/* ---- The two passes --------------------------------------------------------------------- */
+
+static void start(void *self, int64_t row, void *s)
+{
+    const job *j = self;
+    (void)row;
+    row_start(&((row_state *)s)->stat, &j->arg);
+}
+
+static void reduce(void *self, int64_t row, void *s, int64_t col, int64_t n)
+{
+    const job *j = self;
+    float scratch[KERNEL_BLOCK];
+    const float *x = rows_fetch(j->src.k, &j->src.x, row, col, n, scratch);
+    row_reduce(j->src.k, &((row_state *)s)->stat, col, n, x);
+}
+
+static log_arg log_arg_of(const row_stat *s, double temperature)
+{
+    log_arg a = { .unit = s->arg.pre == 0 ? 1.0f : 0.5f };
+    double inv = 1.0 / (temperature * (double)a.unit);
+    a.s_hi = (float)inv;
+    a.s_lo = (float)(inv - (double)a.s_hi);
+    a.lse_hi = (float)s->lse_rel;
+    a.lse_lo = (float)(s->lse_rel - (double)a.lse_hi);
+    a.pre = s->arg.pre * a.unit;
+    return a;
+}
+
+/* After row_finish or row_settle: what pass 2 needs, and the log-sum-exp out. */
+static void prepare(const job *j, int64_t row, row_state *s)
+{
+    if (j->want_lse) rows_put(&j->lse, row, 0, s->stat.lse);
+    if (s->stat.kind != ROW_PLAIN) return;
+    if (j->result == SOFTMAX) s->out = row_out(&s->stat, 1.0, 0.0f);
+    if (j->result == LOG_SOFTMAX) s->log = log_arg_of(&s->stat, j->temperature);
+}
+
+static void finish(void *self, int64_t row, void *state)
+{
+    const job *j = self;
+    row_state *s = state;
+    row_finish(j->src.k, &s->stat, row, j->cols, rows_source_fetch, &j->src);
+    prepare(j, row, s);
+}
+
+static float special(const job *j, row_kind kind)
+{
+    if (kind != ROW_MASKED) return NAN;
+    return j->result == SOFTMAX ? 0.0f : -INFINITY;
+}
+
+static void emit(void *self, int64_t row, void *state, int64_t col, int64_t n)
+{
+    const job *j = self;
+    const row_state *s = state;
+    float xs[EMIT_BLOCK], ys[EMIT_BLOCK];
+    int64_t from = col, to = col + n;
+    if (j->y.plain && j->src.x.plain)
+        line_cut((const float *)rows_at(&j->y, row), j->cols, col, n, &from, &to);
+    if (from >= to) return;
+    float *y = rows_stage(&j->y, row, from, ys);
+    if (s->stat.kind != ROW_PLAIN) {
+        fill_f32(y, to - from, special(j, s->stat.kind));
+    } else {
+        const float *x = rows_fetch(j->src.k, &j->src.x, row, from, to - from, xs);
+        int store = y == ys ? STORE_CACHED : j->store;
+        if (j->result == SOFTMAX)
+            j->src.k->exp_emit((size_t)(to - from), x, &s->out, y, store);
+        else
+            j->src.k->log_emit((size_t)(to - from), x, &s->log, y, store);
+    }
+    rows_commit(j->src.k, &j->y, row, from, to - from, ys);
+}
+
+static const row_job two_passes = { sizeof(row_state), start, reduce, finish, emit };
+static const row_job one_pass = { sizeof(row_state), start, reduce, finish, NULL };
+
+/* ---- One row at a time ------------------------------------------------------------------ */
+
+static void any_row(const job *j, int64_t row)
+{
+    row_pipeline(j->result == LSE_ONLY ? &one_pass : &two_passes, (void *)(uintptr_t)j, row, row + 1,
+                 j->cols);
+}
+
+/* A row that is in the cache and stays there. x and y are plain, or fit a block. */
+static void cached_row(const job *j, int64_t row)
+{
+    float xs[KERNEL_BLOCK], ys[KERNEL_BLOCK];
+    const float *x = rows_fetch(j->src.k, &j->src.x, row, 0, j->cols, xs);
+    float *y = rows_stage(&j->y, row, 0, ys);
+    row_state s;
+    if (!j->src.k->softmax_row((size_t)j->cols, x, &j->arg, y, &s.stat.part)) {
+        any_row(j, row);
+        return;
+    }
+    rows_commit(j->src.k, &j->y, row, 0, j->cols, ys);
+    if (!j->want_lse) return;
+    s.stat.arg = j->arg;
+    row_settle(j->src.k, &s.stat, &s.stat.part, row, j->cols, rows_source_fetch, &j->src);
+    rows_put(&j->lse, row, 0, s.stat.lse);
+}
+
+/* An algorithm by name. The scratch of rows that are not plain holds x and y of a worker. */
+static void named_row(const job *j, int64_t row, float *scratch)
+{
+    const kernel_table *k = j->src.k;
+    size_t n = (size_t)j->cols;
+    const float *x = rows_fetch(k, &j->src.x, row, 0, j->cols, scratch);
+    float *y = rows_stage(&j->y, row, 0, scratch ? scratch + n : NULL);
+    double lse, scale = 1.0 / j->temperature;
+    bool done = j->algorithm == SLG_TWO_PASS               ? k->softmax_two_pass(n, x, scale, y, &lse)
+              : j->algorithm == SLG_THREE_PASS_RECOMPUTE ? k->softmax_recompute(n, x, scale, y, &lse)
+                                                         : k->softmax_reload(n, x, scale, y, &lse);
+    if (!done) {
+        any_row(j, row);
+        return;
+    }
+    rows_commit(k, &j->y, row, 0, j->cols, scratch ? scratch + n : NULL);
+    if (j->want_lse) rows_put(&j->lse, row, 0, lse);
+}
+
+typedef struct row_loop {
+    const job *job;
+    int64_t ranges;
+    bool named;
+    float *scratch; /* 2 cols a worker, or NULL */
+} row_loop;
+
+static void row_range(void *arg, int64_t task, int32_t worker)
+{
+    const row_loop *l = arg;
+    const job *j = l->job;
+    int64_t last = pool_range_start(j->src.x.count, l->ranges, task + 1);
+    float *scratch = l->scratch ? l->scratch + 2 * j->cols * worker : NULL;
+    for (int64_t r = pool_range_start(j->src.x.count, l->ranges, task); r < last; r++) {
+        if (l->named)
+            named_row(j, r, scratch);
+        else
+            cached_row(j, r);
+    }
+}
+
+static slg_status run_rows(job *j, bool named)
+{
+    int64_t least = (1 << 14) / (j->cols > 0 ? j->cols : 1) + 1;
+    row_loop l = { j, pool_ranges(j->ctx, j->src.x.count, least), named, NULL };
+    if (named && !(j->src.x.plain && j->y.plain)) {
+        size_t floats = 2 * (size_t)j->cols * (size_t)j->ctx->num_threads;
+        l.scratch = arena_alloc(j->ctx, floats, sizeof(float));
+        if (!l.scratch) return SLG_ERR_MEMORY;
+    }
+    pool_run(j->ctx, l.ranges, row_range, &l);
+    return SLG_OK;
+}
+
+/* ---- Many short rows, past the caches --------------------------------------------------- */
+
+/*
+ * Rows of up to STAGED_COLS are made in a buffer in the L1, one exp an element, and leave it in
+ * whole lines: the part of a line at a row's end waits for the next row. y is one piece of memory.
+ */
+enum { STAGED_COLS = 4096 };
+
+typedef struct stage {
+    _Alignas(64) float line[STAGED_COLS + 32]; /* index i stands for y_line[i] */
+    float *y_line;      /* start of the line that index 0 stands for */
+    size_t from, to;    /* what is in the buffer */
+} stage;
+
+/* Writes what is left, with ordinary stores: before a row that goes another way, and at the end. */
+static void stage_flush(stage *s)
+{
+    for (size_t i = s->from; i < s->to; i++) s->y_line[i] = s->line[i];
+    s->from = s->to;
+}
+
+/* Starts at y, which may lie within a line. */
+static void stage_start(stage *s, float *y)
+{
+    s->from = s->to = ((uintptr_t)y & 63) / sizeof(float);
+    s->y_line = y - s->from;
+}
+
+/* After n more floats were put at line + to: sends the whole lines. */
+static void stage_advance(const kernel_table *k, stage *s, size_t n)
+{
+    size_t end = s->to + n, lines = end / 16 * 16, first = 0;
+    if (s->from > 0 && lines > 0) { /* the line that started elsewhere */
+        for (size_t i = s->from; i < 16; i++) s->y_line[i] = s->line[i];
+        first = 16;
+    }
+    if (lines > first) k->stream(lines - first, s->line + first, s->y_line + first);
+    s->to = end;
+    if (lines == 0) return;
+    for (size_t i = lines; i < end; i++) s->line[i - lines] = s->line[i];
+    s->y_line += lines;
+    s->from = 0;
+    s->to = end - lines;
+}
+
+typedef struct staged_loop {
+    const job *job;
+    int64_t ranges;
+} staged_loop;
+
+static void staged_range(void *arg, int64_t task, int32_t worker)
+{
+    const staged_loop *l = arg;
+    const job *j = l->job;
+    int64_t r = pool_range_start(j->src.x.count, l->ranges, task);
+    int64_t last = pool_range_start(j->src.x.count, l->ranges, task + 1);
+    lse_part part;
+    stage s;
+    (void)worker;
+    stage_start(&s, (float *)rows_at(&j->y, r));
+    for (; r < last; r++) {
+        const float *x = (const float *)rows_at(&j->src.x, r);
+        if (j->src.k->softmax_row((size_t)j->cols, x, &j->arg, s.line + s.to, &part)) {
+            stage_advance(j->src.k, &s, (size_t)j->cols);
+            continue;
+        }
+        stage_flush(&s);
+        any_row(j, r);
+        stage_start(&s, (float *)rows_at(&j->y, r) + j->cols);
+    }
+    stage_flush(&s);
+    stream_end();
+}
+
+static slg_status run_staged(job *j)
+{
+    staged_loop l = { j, pool_ranges(j->ctx, j->src.x.count, (1 << 14) / j->cols + 1) };
+    pool_run(j->ctx, l.ranges, staged_range, &l);
+    return SLG_OK;
+}
+
+/* ---- One long row over all threads ------------------------------------------------------ */
+
+typedef struct split {
+    const job *job;
+    int64_t row;
+    row_state *state;
+    lse_part *parts; /* one a segment */
+} split;
+
+static void segment_range(const split *s, int64_t task, int64_t *from, int64_t *to)
+{
+    *from = task * ROW_SEGMENT;
+    *to = *from + ROW_SEGMENT < s->job->cols ? *from + ROW_SEGMENT : s->job->cols;
+}
+
+static void reduce_segment(void *arg, int64_t task, int32_t worker)
+{
+    const split *s = arg;
+    const job *j = s->job;
+    int64_t from, to;
+    float scratch[KERNEL_BLOCK];
+    (void)worker;
+    segment_range(s, task, &from, &to);
+    lse_part part = LSE_EMPTY;
+    for (int64_t col = from; col < to; col += KERNEL_BLOCK) {
+        int64_t n = to - col < KERNEL_BLOCK ? to - col : KERNEL_BLOCK;
+        const float *x = rows_fetch(j->src.k, &j->src.x, s->row, col, n, scratch);
+        j->src.k->lse((size_t)n, x, &j->arg, &part);
+    }
+    s->parts[task] = part;
+}
+
+static void emit_segment(void *arg, int64_t task, int32_t worker)
+{
+    const split *s = arg;
+    int64_t from, to;
+    (void)worker;
+    segment_range(s, task, &from, &to);
+    for (int64_t col = from; col < to; col += KERNEL_BLOCK) {
+        int64_t n = to - col < KERNEL_BLOCK ? to - col : KERNEL_BLOCK;
+        emit((void *)(uintptr_t)s->job, s->row, s->state, col, n);
+    }
+    stream_end();
+}
+
+static slg_status run_split(job *j)
+{
+    int64_t tasks = (j->cols + ROW_SEGMENT - 1) / ROW_SEGMENT;
+    row_state state;
+    split s = { j, 0, &state, arena_alloc(j->ctx, (size_t)tasks, sizeof(lse_part)) };
+    if (!s.parts) return SLG_ERR_MEMORY;
+    for (s.row = 0; s.row < j->src.x.count; s.row++) {
+        pool_run(j->ctx, tasks, reduce_segment, &s);
+        lse_part whole = LSE_EMPTY;
+        for (int64_t i = 0; i < tasks; i++) part_merge(&whole, &s.parts[i]);
+        row_start(&state.stat, &j->arg);
+        row_settle(j->src.k, &state.stat, &whole, s.row, j->cols, rows_source_fetch, &j->src);
+        prepare(j, s.row, &state);
+        if (j->result != LSE_ONLY) pool_run(j->ctx, tasks, emit_segment, &s);
+    }
+    return SLG_OK;
+}
+
+/* ---- A small call ----------------------------------------------------------------------- */
+
+/* A few short rows of plain floats, for which setting up a job would cost more than the work. False
+   where it is not such a call, or a row is not ordinary: then the usual way does it all (again). */
+static bool small_call(slg_ctx *ctx, const slg_tensor *x, const slg_softmax_opts *o, slg_tensor *y)
+{
+    if (x->ndim > 2 || x->dtype != SLG_F32 || y->dtype != SLG_F32 || x->data == y->data) return false;
+    int32_t last = x->ndim - 1;
+    int64_t count = last ? x->shape[0] : 1, cols = x->shape[last];
+    if (cols == 0 || cols > 1024 || count > 1024 / cols) return false;
+    if (cols > 1 && (x->stride[last] != 1 || y->stride[last] != 1)) return false;
+    const exp_arg arg = exp_arg_of(o->temperature, 0.0f);
+    int64_t x_step = last ? x->stride[0] : 0, y_step = last ? y->stride[0] : 0;
+    lse_part part;
+    for (int64_t r = 0; r < count; r++)
+        if (!ctx->k.softmax_row((size_t)cols, (const float *)x->data + r * x_step, &arg,
+                                (float *)y->data + r * y_step, &part))
+            return false;
+    return true;
+}
+
+/* ---- Choice ----------------------------------------------------------------------------- */
+
+static slg_status run(job *j, bool reread, bool in_place)
+{
+    const slg_ctx *ctx = j->ctx;
+    int64_t count = j->src.x.count;
+    if (j->algorithm != SLG_ALGORITHM_AUTO) return run_rows(j, true);
+
+    bool stream = !reread && !in_place && stream_pays(ctx, count, j->cols);
+    bool whole = (j->src.x.plain && j->y.plain) || j->cols <= KERNEL_BLOCK;
+    bool fits = (size_t)j->cols * 2 * sizeof(float) <= ctx->l2_bytes;
+    /* Short rows are not worth the pipeline's steps. */
+    bool cached = !stream_pays(ctx, count, j->cols) || (reread && fits) || j->cols < 256;
+    if (j->result == SOFTMAX && whole && cached) return run_rows(j, false);
+    /* After what the shape decides: split or not, the bits are those of the pipeline. In the L2
+       two threads with two exps an element would be no faster than one with one. */
+    j->store = stream ? STORE_STREAM : STORE_CACHED;
+    if (count < ctx->num_threads && j->cols >= 2 * ROW_SEGMENT) return run_split(j);
+
+    bool dense = j->src.x.plain && j->y.plain && j->y.outer == 1 && j->y.stride[0] == j->cols;
+    if (j->result == SOFTMAX && stream && dense && !j->want_lse && j->cols <= STAGED_COLS)
+        return run_staged(j);
+    row_pipeline_run(j->ctx, j->result == LSE_ONLY ? &one_pass : &two_passes, j, 0, count,
+                     j->cols);
+    return SLG_OK;
+}
+
+/* ---- Public functions ------------------------------------------------------------------- */
+
+static slg_status softmax_call(slg_ctx *ctx, const slg_tensor *x, const slg_softmax_opts *opts,
+                               slg_tensor *y, slg_tensor *lse, enum result result)
+{
+    slg_softmax_opts o;
+    SLG_TRY(softmax_options(ctx, opts, &o));
+    SLG_TRY(tensor_in(ctx, "x", x, DT_ROW, 1, 4));
+    if (result != LSE_ONLY) {
+        SLG_TRY(tensor_out(ctx, "y", y, DT_ROW, 1, 4));
+        SLG_TRY(tensor_same_shape(ctx, "y", y, "x", x));
+        if (tensor_clash(y, x))
+            return slg_fail(ctx, SLG_ERR_STRIDE, "y overlaps x, and is not x itself");
+    }
+    if (lse || result == LSE_ONLY) {
+        SLG_TRY(tensor_out(ctx, "lse", lse, DT_F32 | DT_F64, 1, 4));
+        SLG_TRY(tensor_is_per_row(ctx, "lse", lse, "x", x));
+        if (tensor_clash(lse, x) || outputs_clash(lse, y))
+            return slg_fail(ctx, SLG_ERR_STRIDE, "lse overlaps %s", y ? "x or y" : "x");
+    }
+    op_detail(ctx, x);
+    if (x->shape[x->ndim - 1] == 0 && !lse) return SLG_OK; /* any number of rows of nothing */
+    if (result == SOFTMAX && !lse && o.algorithm == SLG_ALGORITHM_AUTO && small_call(ctx, x, &o, y))
+        return SLG_OK;
+    job j = { .ctx = ctx, .src = { &ctx->k, rows_of(x) }, .result = result, .want_lse = lse };
+    if (y) j.y = rows_of(y);
+    if (lse) j.lse = rows_per_row(lse);
+    j.algorithm = result == SOFTMAX ? o.algorithm : SLG_ALGORITHM_AUTO;
+    j.cols = j.src.x.cols;
+    j.temperature = o.temperature;
+    j.arg = exp_arg_of(o.temperature, 0.0f);
+    return run(&j, o.reread != 0, y && y->data == x->data);
+}
+
+slg_status slg_softmax(slg_ctx *ctx, const slg_tensor *x, const slg_softmax_opts *opts,
+                       slg_tensor *y, slg_tensor *lse)
+{
+    if (!ctx) return SLG_ERR_NULL;
+    op_begin(ctx, "slg_softmax");
+    return op_end(ctx, softmax_call(ctx, x, opts, y, lse, SOFTMAX));
+}
+
+slg_status slg_log_softmax(slg_ctx *ctx, const slg_tensor *x, const slg_softmax_opts *opts,
+                           slg_tensor *y, slg_tensor *lse)
+{
+    if (!ctx) return SLG_ERR_NULL;
+    op_begin(ctx, "slg_log_softmax");
+    return op_end(ctx, softmax_call(ctx, x, opts, y, lse, LOG_SOFTMAX));
+}
+
+slg_status slg_logsumexp(slg_ctx *ctx, const slg_tensor *x, const slg_softmax_opts *opts,
+                         slg_tensor *lse)
+{
+    if (!ctx) return SLG_ERR_NULL;
+    op_begin(ctx, "slg_logsumexp");
+    return op_end(ctx, softmax_call(ctx, x, opts, NULL, lse, LSE_ONLY));
+}

@@ -1,0 +1,166 @@
+/*
+ * The layout of every public struct on LP64, pinned: a program built against this release must
+ * work with later ones. A new field goes last; its line and the new size are added here.
+ */
+#include <limits.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <softlogit/softlogit.h>
+
+#define AT(type, field, offset) _Static_assert(offsetof(type, field) == (offset), #type "." #field);
+#define SIZE(type, bytes) _Static_assert(sizeof(type) == (bytes), #type);
+
+#if UINTPTR_MAX == UINT64_MAX && LONG_MAX == INT64_MAX
+SIZE(slg_tensor, 80)
+AT(slg_tensor, data, 0)
+AT(slg_tensor, dtype, 8)
+AT(slg_tensor, ndim, 12)
+AT(slg_tensor, shape, 16)
+AT(slg_tensor, stride, 48)
+
+SIZE(slg_ctx_opts, 72)
+AT(slg_ctx_opts, size, 0)
+AT(slg_ctx_opts, isa, 4)
+AT(slg_ctx_opts, num_threads, 8)
+AT(slg_ctx_opts, verbose, 12)
+AT(slg_ctx_opts, alloc, 16)
+AT(slg_ctx_opts, free, 24)
+AT(slg_ctx_opts, alloc_user, 32)
+AT(slg_ctx_opts, parallel_for, 40)
+AT(slg_ctx_opts, parallel_user, 48)
+AT(slg_ctx_opts, log, 56)
+AT(slg_ctx_opts, log_user, 64)
+
+SIZE(slg_ctx_info_t, 112)
+AT(slg_ctx_info_t, size, 0)
+AT(slg_ctx_info_t, isa, 4)
+AT(slg_ctx_info_t, cpu_isa, 8)
+AT(slg_ctx_info_t, num_threads, 12)
+AT(slg_ctx_info_t, blas_threads, 16)
+AT(slg_ctx_info_t, blas_mistaken, 20)
+AT(slg_ctx_info_t, isa_name, 24)
+AT(slg_ctx_info_t, cpu_name, 32)
+AT(slg_ctx_info_t, blas_name, 40)
+AT(slg_ctx_info_t, blas_core, 48)
+AT(slg_ctx_info_t, blas_advice, 56)
+AT(slg_ctx_info_t, version, 64)
+AT(slg_ctx_info_t, l1_bytes, 72)
+AT(slg_ctx_info_t, l2_bytes, 80)
+AT(slg_ctx_info_t, l3_bytes, 88)
+AT(slg_ctx_info_t, scratch_bytes, 96)
+AT(slg_ctx_info_t, scratch_peak_bytes, 104)
+
+SIZE(slg_softmax_opts, 24)
+AT(slg_softmax_opts, size, 0)
+AT(slg_softmax_opts, algorithm, 4)
+AT(slg_softmax_opts, reread, 8)
+AT(slg_softmax_opts, reserved, 12)
+AT(slg_softmax_opts, temperature, 16)
+
+SIZE(slg_logits, 64)
+AT(slg_logits, size, 0)
+AT(slg_logits, reserved, 4)
+AT(slg_logits, dense, 8)
+AT(slg_logits, hidden, 16)
+AT(slg_logits, weight, 24)
+AT(slg_logits, bias, 32)
+AT(slg_logits, mask, 40)
+AT(slg_logits, temperature, 48)
+AT(slg_logits, softcap, 56)
+
+SIZE(slg_logits_grad, 40)
+AT(slg_logits_grad, size, 0)
+AT(slg_logits_grad, accumulate, 4)
+AT(slg_logits_grad, dlogits, 8)
+AT(slg_logits_grad, dhidden, 16)
+AT(slg_logits_grad, dweight, 24)
+AT(slg_logits_grad, dbias, 32)
+
+SIZE(slg_targets, 56)
+AT(slg_targets, size, 0)
+AT(slg_targets, reserved, 4)
+AT(slg_targets, index, 8)
+AT(slg_targets, prob, 16)
+AT(slg_targets, row_weight, 24)
+AT(slg_targets, class_weight, 32)
+AT(slg_targets, teacher, 40)
+AT(slg_targets, ignore_index, 48)
+
+SIZE(slg_loss_out, 64)
+AT(slg_loss_out, size, 0)
+AT(slg_loss_out, reserved, 4)
+AT(slg_loss_out, loss, 8)
+AT(slg_loss_out, lse, 16)
+AT(slg_loss_out, value, 24)
+AT(slg_loss_out, sum, 32)
+AT(slg_loss_out, weight, 40)
+AT(slg_loss_out, count, 48)
+AT(slg_loss_out, correct, 56)
+
+SIZE(slg_cross_entropy_opts, 24)
+AT(slg_cross_entropy_opts, size, 0)
+AT(slg_cross_entropy_opts, reduction, 4)
+AT(slg_cross_entropy_opts, label_smoothing, 8)
+AT(slg_cross_entropy_opts, z_loss, 16)
+
+SIZE(slg_sgd_opts, 48)
+AT(slg_sgd_opts, size, 0)
+AT(slg_sgd_opts, nesterov, 4)
+AT(slg_sgd_opts, decoupled, 8)
+AT(slg_sgd_opts, reserved, 12)
+AT(slg_sgd_opts, lr, 16)
+AT(slg_sgd_opts, momentum, 24)
+AT(slg_sgd_opts, dampening, 32)
+AT(slg_sgd_opts, weight_decay, 40)
+
+SIZE(slg_adamw_opts, 48)
+AT(slg_adamw_opts, size, 0)
+AT(slg_adamw_opts, decoupled, 4)
+AT(slg_adamw_opts, lr, 8)
+AT(slg_adamw_opts, beta1, 16)
+AT(slg_adamw_opts, beta2, 24)
+AT(slg_adamw_opts, eps, 32)
+AT(slg_adamw_opts, weight_decay, 40)
+#endif
+
+/* Enumerators travel as int32_t. */
+_Static_assert(SLG_OK == 0 && SLG_ERR_NULL == -1 && SLG_ERR_THREAD == -12, "slg_status_code");
+_Static_assert(SLG_F32 == 0 && SLG_BF16 == 1 && SLG_F16 == 2 && SLG_F64 == 3 && SLG_I32 == 4 &&
+                   SLG_I64 == 5,
+               "slg_dtype");
+_Static_assert(SLG_ISA_AUTO == 0 && SLG_ISA_PORTABLE == 1 && SLG_ISA_AVX2 == 2 &&
+                   SLG_ISA_AVX512 == 3,
+               "slg_isa");
+_Static_assert(SLG_NONE == 0 && SLG_MEAN == 1 && SLG_SUM == 2, "slg_reduction");
+_Static_assert(SLG_SGD == 1 && SLG_ADAMW == 2, "slg_optimizer_kind");
+
+/* Bindings check their declarations by this. */
+static void test_struct_size(void **state)
+{
+#define CHECK(type) assert_int_equal(slg_struct_size(#type), sizeof(type));
+    CHECK(slg_tensor)
+    CHECK(slg_ctx_opts)
+    CHECK(slg_ctx_info_t)
+    CHECK(slg_softmax_opts)
+    CHECK(slg_logits)
+    CHECK(slg_logits_grad)
+    CHECK(slg_targets)
+    CHECK(slg_loss_out)
+    CHECK(slg_cross_entropy_opts)
+    CHECK(slg_sgd_opts)
+    CHECK(slg_adamw_opts)
+    assert_int_equal(slg_struct_size("slg_nothing"), 0);
+    assert_int_equal(slg_struct_size(""), 0);
+    assert_int_equal(slg_struct_size(NULL), 0);
+    (void)state;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_struct_size) };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
