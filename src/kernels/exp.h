@@ -34,7 +34,8 @@ typedef struct exp_consts {
 
 /*
  * The result is multiplied by factor, finite. ref is a whole number, |ref| <= EXP_LIMIT + 128.
- * Below `low` the result, without the factor where that is more than 1, is under 2^-126, and is 0.
+ * Below `low` the result, without the factor where that is more than 1, is under 2^-126 times [1, 2),
+ * and is 0.
  */
 static inline exp_consts exp_setup(const exp_arg *arg, float ref, float factor)
 {
@@ -52,17 +53,14 @@ static inline exp_consts exp_setup(const exp_arg *arg, float ref, float factor)
         0x1.4bfdaep+0f, 0x1.5ab07ep+0f, 0x1.6a09e6p+0f, 0x1.7a1148p+0f, 0x1.8ace54p+0f, 0x1.9c4918p+0f,
         0x1.ae89fap+0f, 0x1.c199bep+0f, 0x1.d5818ep+0f, 0x1.ea4afap+0f,
     };
-    int32_t bits;
+    uint32_t bits;
     memcpy(&bits, &factor, sizeof bits);
-    bits &= 0x7FFFFFFF;
-    /* log2 of the factor, at most 0.087 too small: where low cuts, results are below 2^-126 by no
-       more than an eighth, so that the sum of exponents is not negative. */
-    float log2_factor = (float)bits * 0x1p-23f - 127.0f;
+    int32_t exponent = (int32_t)(bits >> 23 & 255) - 127; /* of factor; -127 for 0 */
     __m512i step = _mm512_slli_epi32(
         _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), 19);
     __m512i base = _mm512_castps_si512(vf_mul(vf_load(pow16), vf_set(factor)));
     k.table = _mm512_castsi512_ps(_mm512_sub_epi32(base, step));
-    float low = bits >> 23 == 0 ? INFINITY : (ref - 126.125f - log2_factor) * arg->step_hi;
+    float low = exponent == -127 ? INFINITY : (ref - 126.0f - (float)exponent) * arg->step_hi;
     k.low = vf_set(low);
 #else
     /* exp(r) = 1 + c1 r + ... on |r| <= log(2)/2, relative error 1.6 * 2^-24. */
@@ -128,10 +126,6 @@ static inline vf exp_add(vf sum, vf x, const exp_consts *k, bool plain)
     return vf_shift2_add(p, t, sum);
 #endif
 }
-
-/* Floats after which sums start anew in a second sum: the same value 32 times over, added to a lane,
-   errs by up to 10 * 2^-24, and by as much again for twice as many. */
-enum { LANE_BLOCK = 32 * 4 * VF_LEN };
 
 /* exp(x) with T = 1, for use inside of other functions. */
 static inline exp_consts exp_setup_unit(void)

@@ -14,6 +14,10 @@
 #define SEED 256            /* floats whose maximum is the first reference */
 #define AHEAD (6 * 1024 / 4) /* prefetch distance in floats: past the page that is being read */
 
+/* Floats after which sums start anew in a second sum: the same value 16 times over, added up in a
+   lane, errs by up to 5 * 2^-24; 32 times over by twice that. */
+enum { LANE_BLOCK = 16 * 4 * VF_LEN };
+
 typedef struct block_sum { float sum, max; } block_sum;
 
 static inline block_sum sum_block(size_t n, const float *x, const exp_consts *k, bool plain)
@@ -47,11 +51,10 @@ static inline float clamp_ref(float ref)
     return ref > EXP_LIMIT ? EXP_LIMIT : ref > -EXP_LIMIT ? ref : -EXP_LIMIT; /* of a NaN too */
 }
 
-/* The whole reference that puts max into [1, 2), within what exp_setup takes: so a sum is at least
-   1, and no exponential underflows whose share of the row does not. */
+/* The whole reference that puts max at 1, within what exp_setup takes. */
 static inline float ref_of(float max, const exp_arg *arg)
 {
-    return clamp_ref(floorf((max - arg->pre) * arg->log2e_t));
+    return clamp_ref(rintf((max - arg->pre) * arg->log2e_t));
 }
 
 static inline void lse_blocks(size_t n, const float *x, const exp_arg *arg, lse_part *part,

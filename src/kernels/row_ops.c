@@ -6,6 +6,9 @@
 
 #define AHEAD (6 * 1024 / 4)
 
+/* Floats after which sums start anew in a second sum: the more a lane adds up, the more it errs. */
+enum { LANE_BLOCK = 64 * VF_LEN };
+
 /* v = load of x at i, fill past the end; for loops that step by whole vectors. */
 static inline vf load_at(const float *x, size_t i, size_t n, float fill)
 {
@@ -51,8 +54,9 @@ double KERNEL(dot)(size_t n, const float *x, const float *y, float shift)
     const vf zero = vf_set(0.0f), off = vf_set(shift);
     for (size_t b = 0; b < n; b += KERNEL_BLOCK) {
         size_t end = n - b < KERNEL_BLOCK ? n : b + KERNEL_BLOCK;
-        vf s0 = zero, s1 = zero;
+        vf s0 = zero, s1 = zero, s = zero;
         for (size_t i = b; i < end; i += 2 * VF_LEN) {
+            if (i % LANE_BLOCK == 0) s = vf_add(s, vf_add(s0, s1)), s0 = s1 = zero;
             vf u = load_at(x, i, end, 0.0f), v = vf_sub(load_at(y, i, end, 0.0f), off);
             s0 = vf_fma(u, vf_sel(vf_eq(u, zero), zero, v), s0);
             if (i + VF_LEN < end) {
@@ -61,7 +65,7 @@ double KERNEL(dot)(size_t n, const float *x, const float *y, float shift)
                 s1 = vf_fma(u, vf_sel(vf_eq(u, zero), zero, v), s1);
             }
         }
-        sum += (double)vf_hsum(vf_add(s0, s1));
+        sum += (double)vf_hsum(vf_add(s, vf_add(s0, s1)));
     }
     return sum;
 }
@@ -74,8 +78,9 @@ void KERNEL(live_sums)(size_t n, const float *x, const float *w, float shift,
     out[0] = out[1] = out[2] = 0;
     for (size_t b = 0; b < n; b += KERNEL_BLOCK) {
         size_t end = n - b < KERNEL_BLOCK ? n : b + KERNEL_BLOCK;
-        vf sx = zero, sw = zero, count = zero;
+        vf sx = zero, sw = zero, bx = zero, bw = zero, count = zero;
         for (size_t i = b; i < end; i += VF_LEN) {
+            if (i % LANE_BLOCK == 0) bx = vf_add(bx, sx), bw = vf_add(bw, sw), sx = sw = zero;
             vf v = load_at(x, i, end, -INFINITY);
             vf u = w ? load_at(w, i, end, 0.0f) : one;
             vm dead = vf_eq(v, masked);
@@ -84,8 +89,8 @@ void KERNEL(live_sums)(size_t n, const float *x, const float *w, float shift,
             sw = vf_add(sw, u);
             count = vf_add(count, vf_sel(dead, zero, one));
         }
-        out[0] += (double)vf_hsum(sx);
-        out[1] += (double)vf_hsum(sw);
+        out[0] += (double)vf_hsum(vf_add(bx, sx));
+        out[1] += (double)vf_hsum(vf_add(bw, sw));
         out[2] += (double)vf_hsum(count);
     }
 }
@@ -123,8 +128,9 @@ static inline vf log_vec(vf x, const log_arg *a, float low)
 static inline void log_part(size_t from, size_t to, const float *x, const log_arg *a, float low,
                             float *y)
 {
-    for (size_t i = from; i < to; i += VF_LEN)
-        store_at(y, i, to, log_vec(load_at(x, i, to, 0.0f), a, low));
+    size_t i = from;
+    for (; i + VF_LEN <= to; i += VF_LEN) vf_store(y + i, log_vec(vf_load(x + i), a, low));
+    if (i < to) vf_store_n(y + i, log_vec(vf_load_n(x + i, to - i, 0.0f), a, low), to - i);
 }
 
 void KERNEL(log_emit)(size_t n, const float *x, const log_arg *arg, float *y, int store)

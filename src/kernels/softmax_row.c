@@ -35,7 +35,7 @@ static inline bool small_row(size_t n, const float *x, const exp_arg *arg, float
     size_t tail = n - (vecs - 1) * VF_LEN;
     for (size_t j = 0; j + 1 < vecs; j++) v[j] = vf_load(x + j * VF_LEN);
     v[vecs - 1] = vf_load_n(x + (vecs - 1) * VF_LEN, tail, -INFINITY);
-    float ref = floorf(x[0] * arg->log2e_t);
+    float ref = rintf(x[0] * arg->log2e_t);
     bool fits = fabsf(ref) <= EXP_LIMIT;
     float sum = small_exp(vecs, v, arg, fits ? ref : 0.0f, e, plain);
 
@@ -44,7 +44,7 @@ static inline bool small_row(size_t n, const float *x, const exp_arg *arg, float
     part->max = vf_hmax(m);
     if (!ordinary(part->max, arg)) return false;
     if (!fits || part->max * arg->log2e_t > ref + RISE) {
-        ref = floorf(part->max * arg->log2e_t);
+        ref = rintf(part->max * arg->log2e_t);
         sum = small_exp(vecs, v, arg, ref, e, plain);
     }
     part->ref = ref;
@@ -54,6 +54,9 @@ static inline bool small_row(size_t n, const float *x, const exp_arg *arg, float
     vf_store_n(y + (vecs - 1) * VF_LEN, vf_mul(e[vecs - 1], inv), tail);
     return sum == sum;
 }
+
+/* As in lse.c: floats after which sums start anew in a second sum. */
+enum { LANE_BLOCK = 16 * 4 * VF_LEN };
 
 /* ahead: where the next row is. It is fetched here, where memory would else be idle. */
 static inline float exp_block(size_t n, const float *x, const exp_consts *k, float *y, bool plain,
@@ -92,7 +95,7 @@ static inline bool any_row(size_t n, const float *x, const exp_arg *arg, float *
 
     part->max = KERNEL(max)(n, x);
     if (!ordinary(part->max, arg)) return false;
-    part->ref = floorf(part->max * arg->log2e_t);
+    part->ref = rintf(part->max * arg->log2e_t);
     const exp_consts k = exp_setup(arg, part->ref, 1.0f);
     part->sum = 0;
     for (size_t i = 0; i < n; i += KERNEL_BLOCK) {

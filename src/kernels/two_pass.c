@@ -32,11 +32,12 @@ enum { PAIR_STEP = 6, PAIR_ACCS = 2, OUT_STEP = 6, SUM_STEP = 6, MUL_STEP = 4 };
 
 /* As many vectors on every ISA: so a lane adds up some 43 numbers in float32. */
 enum { BLOCK = 256 * VF_LEN };
+
 /*
  * The statement for j = 0 .. count - 1, written out: as a loop, compilers unroll it too late to keep
  * the arrays of a step in registers.
  */
-enum { STEP_MAX = 16 }; /* 8, and what an index of dead statements may reach */
+enum { STEP_MAX = 16 }; /* 8; the rest is for indices in statements that are left out */
 #define EACH_AT(i, count, ...)                                                                 \
     if (i < (count)) {                                                                         \
         enum { j = i };                                                                        \
@@ -53,6 +54,7 @@ enum { STEP_MAX = 16 }; /* 8, and what an index of dead statements may reach */
         EACH_AT(6, count, __VA_ARGS__)                                                         \
         EACH_AT(7, count, __VA_ARGS__)                                                         \
     } while (0)
+
 #define STEP_INLINE static inline __attribute__((always_inline))
 
 /*

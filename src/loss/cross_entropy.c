@@ -21,10 +21,22 @@ void slg_cross_entropy_opts_init(slg_cross_entropy_opts *opts, size_t size)
 
 /*
  * With w the class weights and q the target distribution, sums over classes, and over live classes:
- * of w q (x - SHIFT), w q; w (x - SHIFT), w, 1. SHIFT is an entry of the row, so that differences
- * keep their precision under a large common offset.
+ * of w q (x - SHIFT), w q; w (x - SHIFT), w, 1. SHIFT is the row's maximum so far (the target may be
+ * left out), so that differences keep their precision under a large common offset.
  */
-enum { Q_X, Q_W, LIVE_X, LIVE_W, LIVE, SHIFT };
+enum { Q_X, Q_W, LIVE_X, LIVE_W, LIVE, SHIFT, SHIFTED };
+
+static void move_shift(loss_row *r)
+{
+    const row_stat *rest = &r->rest;
+    double *s = r->sums;
+    double max = (double)fmaxf(rest->part.max, rest->segment.max);
+    if (!isfinite(max) || (s[SHIFTED] != 0 && max <= s[SHIFT])) return;
+    s[Q_X] += s[Q_W] * (s[SHIFT] - max);
+    s[LIVE_X] += s[LIVE_W] * (s[SHIFT] - max);
+    s[SHIFT] = max;
+    s[SHIFTED] = 1;
+}
 
 static void reduce_prob(const loss_call *c, loss_row *r, int64_t col, int64_t n, const float *x,
                         const float *w, float shift)
@@ -47,10 +59,7 @@ static void reduce(const loss_call *c, loss_row *r, int64_t col, int64_t n, cons
     const slg_cross_entropy_opts *o = c->opts;
     const kernel_table *k = &c->ctx->k;
     const float *w = c->target.class_weight ? c->target.class_weight + col : NULL;
-    if (col == 0 && (o->label_smoothing > 0 || c->target.has_prob)) {
-        float max = k->max((size_t)n, x);
-        r->sums[SHIFT] = isfinite(max) ? (double)max : 0;
-    }
+    if (o->label_smoothing > 0 || c->target.has_prob) move_shift(r);
     if (c->target.has_prob) reduce_prob(c, r, col, n, x, w, (float)r->sums[SHIFT]);
     if (o->label_smoothing > 0) {
         double live[3];

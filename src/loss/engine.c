@@ -151,14 +151,14 @@ static void finish(void *self, int64_t row, void *state)
         if (r->target < 0) r->x_target = -INFINITY;
         join_target(c, r);
         if (!ignored && r->lse == -INFINITY)
-            r->loss = INFINITY;
+            r->loss = r->weight > 0 ? INFINITY : 0;
         else if (!ignored)
             c->method->solve(c, r);
     }
     if (c->lse_rows.data) rows_put(&c->lse_rows, row, 0, r->lse);
     if (ignored) return;
     c->loss[row] = r->loss;
-    if (kind == ROW_PLAIN || kind == ROW_MASKED)
+    if ((kind == ROW_PLAIN || kind == ROW_MASKED) && r->lse > -INFINITY)
         c->correct[row] = c->target.has_prob ? prob_leads(c, row) : target_leads(c, r);
 }
 
@@ -234,6 +234,12 @@ void slg_loss_out_init(slg_loss_out *out, size_t size)
     options_init(out, size, &out_defaults, sizeof out_defaults);
 }
 
+/* Also where both are the very same view, which tensor_clash lets pass. */
+static bool shares(const slg_tensor *a, const slg_tensor *b)
+{
+    return a && b && (tensor_clash(a, b) || (a->data == b->data && tensor_size(a) > 0));
+}
+
 static slg_status open_out_rows(loss_call *c, const char *name, const slg_tensor *t,
                                 const slg_targets *targets, const slg_logits *l, rows *out)
 {
@@ -241,9 +247,9 @@ static slg_status open_out_rows(loss_call *c, const char *name, const slg_tensor
     slg_ctx *ctx = c->ctx;
     SLG_TRY(tensor_out(ctx, name, t, DT_F32 | DT_F64, 1, 1));
     SLG_TRY(tensor_shape_is(ctx, name, t, 1, &c->src.rows));
-    const slg_tensor *in[] = { l->dense, l->hidden, l->weight, l->bias };
+    const slg_tensor *in[] = { l->dense, l->hidden, l->weight, l->bias, l->mask };
     bool clash = targets_clash(targets, t);
-    for (size_t i = 0; i < 4; i++) clash = clash || (in[i] && tensor_clash(t, in[i]));
+    for (size_t i = 0; i < 5; i++) clash = clash || shares(t, in[i]);
     if (clash) return slg_fail(ctx, SLG_ERR_STRIDE, "%s overlaps an input", name);
     *out = rows_per_row(t);
     return SLG_OK;
@@ -261,15 +267,18 @@ static slg_status open_out(loss_call *c, const slg_loss_out *given, const slg_ta
     SLG_TRY(options_read(c->ctx, "out", given, &c->out, sizeof c->out));
     SLG_TRY(options_read(c->ctx, "logits", logits, &l, sizeof l));
     if (grad) SLG_TRY(options_read(c->ctx, "grad", grad, &g, sizeof g));
+    if (c->out.reserved != 0)
+        return slg_fail(c->ctx, SLG_ERR_OPTIONS, "out.reserved is %d, must be 0", c->out.reserved);
     SLG_TRY(open_out_rows(c, "out.loss", c->out.loss, targets, &l, &c->loss_rows));
     SLG_TRY(open_out_rows(c, "out.lse", c->out.lse, targets, &l, &c->lse_rows));
+    if (shares(c->out.loss, c->out.lse))
+        return slg_fail(c->ctx, SLG_ERR_STRIDE, "out.loss and out.lse overlap");
     const slg_tensor *d[] = { g.dlogits, g.dhidden, g.dweight, g.dbias };
     for (size_t i = 0; i < 4; i++) {
         if (!d[i]) continue;
         if (targets_clash(targets, d[i]))
             return slg_fail(c->ctx, SLG_ERR_STRIDE, "a gradient overlaps a target tensor");
-        if ((c->out.loss && tensor_clash(d[i], c->out.loss))
-            || (c->out.lse && tensor_clash(d[i], c->out.lse)))
+        if (shares(d[i], c->out.loss) || shares(d[i], c->out.lse))
             return slg_fail(c->ctx, SLG_ERR_STRIDE, "a gradient overlaps out.loss or out.lse");
     }
     return SLG_OK;

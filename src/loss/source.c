@@ -3,6 +3,7 @@
  */
 #include "source.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -101,8 +102,9 @@ slg_status source_open(slg_ctx *ctx, const char *name, const slg_logits *given, 
     }
     if (l.mask) SLG_TRY(open_mask(ctx, name, l.mask, s));
     SLG_TRY(temperature_check(ctx, l.temperature));
-    if (!(l.softcap >= 0) || !isfinite((float)l.softcap) || (l.softcap > 0 && l.softcap < 1e-30))
-        return slg_fail(ctx, SLG_ERR_RANGE, "%s.softcap is %g, must be 0 or from 1e-30 to 3e38", name,
+    /* Beyond 1e30, 1 / softcap and x / softcap would be subnormal, and so 0. */
+    if (!(l.softcap >= 0 && l.softcap <= 1e30) || (l.softcap > 0 && l.softcap < 1e-30))
+        return slg_fail(ctx, SLG_ERR_RANGE, "%s.softcap is %g, must be 0 or from 1e-30 to 1e30", name,
                         l.softcap);
     s->temperature = l.temperature;
     s->softcap = (float)l.softcap;
@@ -336,6 +338,11 @@ static slg_status carry_hidden(logit_source *s, source_grad *g, int64_t first, i
 {
     int64_t ldw, ld = g->dhidden_block ? s->dim : lead(&g->dhidden), panel = panel_rows(s);
     float *out = g->dhidden_block ? g->dhidden_block : (float *)rows_at(&g->dhidden, first);
+    if (s->cols == 0) {
+        for (int64_t r = 0; r < count; r++)
+            for (int64_t i = 0; i < s->dim; i++) rows_put(&g->dhidden, first + r, i, 0.0);
+        return SLG_OK;
+    }
     for (int64_t c = 0; c < s->cols; c += panel) {
         int64_t n = s->cols - c < panel ? s->cols - c : panel;
         const float *w = weight_rows(s, c, n, &ldw);
@@ -360,19 +367,57 @@ typedef struct bias_sum {
     bool add;
 } bias_sum;
 
-/* Columns of one block: rows in order, so the sum does not depend on threads. */
+/* Columns of one block: rows in order, so the sum does not depend on threads; some rows in float32,
+   those in double, so that its error does not grow with their number. */
 static void sum_bias(void *arg, int64_t task, int32_t worker)
 {
+    enum { FEW = 32 };
     const bias_sum *b = arg;
     const logit_source *s = b->s;
     int64_t from = task * KERNEL_BLOCK;
     int64_t n = s->cols - from < KERNEL_BLOCK ? s->cols - from : KERNEL_BLOCK;
-    float sum[KERNEL_BLOCK];
+    float few[KERNEL_BLOCK];
+    double sum[KERNEL_BLOCK];
     (void)worker;
-    for (int64_t i = 0; i < n; i++) sum[i] = b->add ? (float)rows_get(&b->g->dbias, 0, from + i) : 0.0f;
-    for (int64_t r = 0; r < b->count; r++)
-        s->ctx->k.add((size_t)n, s->logits + r * s->cols + from, sum);
-    for (int64_t i = 0; i < n; i++) rows_put(&b->g->dbias, 0, from + i, (double)sum[i]);
+    for (int64_t i = 0; i < n; i++) sum[i] = b->add ? rows_get(&b->g->dbias, 0, from + i) : 0.0;
+    for (int64_t first = 0; first < b->count; first += FEW) {
+        int64_t last = b->count - first < FEW ? b->count : first + FEW;
+        fill_f32(few, n, 0.0f);
+        for (int64_t r = first; r < last; r++)
+            s->ctx->k.add((size_t)n, s->logits + r * s->cols + from, few);
+        for (int64_t i = 0; i < n; i++) sum[i] += (double)few[i];
+    }
+    for (int64_t i = 0; i < n; i++) rows_put(&b->g->dbias, 0, from + i, sum[i]);
+}
+
+/* A row whose gradient is 0 (ignored, or all masked) and whose hidden state is not finite: in a
+   GEMM it would give 0 * NaN. */
+static bool row_adds_nothing(const logit_source *s, const float *hidden, const float *gradient)
+{
+    int odd = 0;
+    for (int64_t i = 0; i < s->dim; i++) odd |= !(fabsf(hidden[i]) <= FLT_MAX);
+    if (!odd) return false;
+    for (int64_t c = 0; c < s->cols; c++)
+        if (gradient[c] != 0) return false;
+    return true;
+}
+
+/* One GEMM, save where rows must be left out. */
+static slg_status carry_weight(logit_source *s, source_grad *g, int64_t first, int64_t count,
+                               bool add)
+{
+    int64_t ldh, to;
+    const float *h = hidden_rows(s, first, &ldh);
+    for (int64_t from = 0; from < count || !add; from = to + 1) {
+        for (to = from; to < count; to++)
+            if (row_adds_nothing(s, h + to * ldh, s->logits + to * s->cols)) break;
+        if (to == from && to < count) continue;
+        SLG_TRY(blas_sgemm(s->ctx, true, false, s->cols, s->dim, to > from ? to - from : 0, 1.0f,
+                           s->logits + from * s->cols, s->cols, h + from * ldh, ldh,
+                           add ? 1.0f : 0.0f, (float *)rows_at(&g->dweight, 0), lead(&g->dweight)));
+        add = true;
+    }
+    return SLG_OK;
 }
 
 slg_status source_grad_carry(logit_source *s, source_grad *g, int64_t first, int64_t count)
@@ -380,13 +425,7 @@ slg_status source_grad_carry(logit_source *s, source_grad *g, int64_t first, int
     if (!s->fused || !g->wanted) return SLG_OK;
     bool add = g->accumulate || first > 0;
     if (g->dhidden.data) SLG_TRY(carry_hidden(s, g, first, count));
-    if (g->dweight.data) {
-        int64_t ldh;
-        const float *h = hidden_rows(s, first, &ldh);
-        SLG_TRY(blas_sgemm(s->ctx, true, false, s->cols, s->dim, count, 1.0f, s->logits, s->cols, h,
-                           ldh, add ? 1.0f : 0.0f, (float *)rows_at(&g->dweight, 0),
-                           lead(&g->dweight)));
-    }
+    if (g->dweight.data) SLG_TRY(carry_weight(s, g, first, count, add));
     if (g->dbias.data) {
         bias_sum b = { s, g, count, add };
         pool_run(s->ctx, (s->cols + KERNEL_BLOCK - 1) / KERNEL_BLOCK, sum_bias, &b);

@@ -4,6 +4,7 @@
  */
 #include <math.h>
 #include <stdalign.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "core/tensor.h"
@@ -176,8 +177,8 @@ slg_status slg_optimizer_set_grad_scale(slg_optimizer *o, double scale)
 {
     if (!o) return SLG_ERR_NULL;
     op_begin(o->ctx, "slg_optimizer_set_grad_scale");
-    slg_status status = isfinite(scale) ? SLG_OK
-        : slg_fail(o->ctx, SLG_ERR_RANGE, "scale is %g, must be finite", scale);
+    slg_status status = isfinite((float)scale) ? SLG_OK
+        : slg_fail(o->ctx, SLG_ERR_RANGE, "scale is %g, must be finite in float32", scale);
     if (status == SLG_OK) o->grad_scale = scale;
     return op_end(o->ctx, status);
 }
@@ -200,7 +201,7 @@ typedef struct state_header {
     char magic[8];
     int32_t kind, arrays;
     int64_t n, steps;
-    uint64_t checksum; /* of the arrays */
+    uint64_t checksum; /* of what comes before it and of the arrays */
 } state_header;
 
 static const char magic[8] = { 's', 'l', 'g', 'o', 'p', 't', '0', '1' };
@@ -216,7 +217,10 @@ static uint64_t checksum_of(uint64_t sum, const char *bytes, size_t words)
     return sum;
 }
 
-#define CHECKSUM_START 0xCBF29CE484222325u
+static uint64_t checksum_start(const state_header *h)
+{
+    return checksum_of(0xCBF29CE484222325u, (const char *)h, offsetof(state_header, checksum) / 4);
+}
 
 static int64_t state_bytes(const slg_optimizer *o)
 {
@@ -235,7 +239,7 @@ slg_status slg_optimizer_export(slg_optimizer *o, void *buffer, int64_t capacity
                                        (long long)capacity, (long long)*bytes));
     state_header h = { .kind = o->rule->kind, .arrays = o->arrays, .n = o->n, .steps = o->steps };
     memcpy(h.magic, magic, sizeof magic);
-    h.checksum = CHECKSUM_START;
+    h.checksum = checksum_start(&h);
     char *to = (char *)buffer + sizeof h;
     for (int32_t i = 0; i < o->arrays && o->n > 0; i++) {
         memcpy(to, o->state[i], (size_t)o->n * sizeof(float));
@@ -265,7 +269,7 @@ static slg_status import(slg_optimizer *o, const char *buffer, int64_t bytes)
                         (long long)bytes, (long long)state_bytes(o));
     const char *from = buffer + sizeof h;
     size_t words = (size_t)o->arrays * (size_t)o->n;
-    if (checksum_of(CHECKSUM_START, from, words) != h.checksum)
+    if (checksum_of(checksum_start(&h), from, words) != h.checksum)
         return slg_fail(o->ctx, SLG_ERR_STATE, "state is damaged: its checksum does not fit");
     for (int32_t i = 0; i < o->arrays && o->n > 0; i++)
         memcpy(o->state[i], from + (size_t)i * (size_t)o->n * sizeof(float),

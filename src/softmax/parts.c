@@ -119,7 +119,7 @@ exp_out exp_out_of(const exp_arg *arg, double lse, double weight)
 {
     /* Beyond EXP_LIMIT, with arg->pre, all results are 0. */
     lse = fmin(fmax(lse, -(double)EXP_LIMIT * arg->unit), (double)EXP_LIMIT * arg->unit);
-    double ref = floor(lse / arg->unit);
+    double ref = rint(lse / arg->unit);
     return (exp_out){ *arg, (float)ref, (float)(weight * exp(ref * arg->unit - lse)), 0.0f };
 }
 

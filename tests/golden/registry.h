@@ -1,0 +1,3 @@
+/* One line a slug, with _ for -: adapt_SLUG.c defines the table adapt_SLUG. */
+SLUG(cross_entropy)
+SLUG(two_pass_softmax)
