@@ -25,7 +25,7 @@ extern "C" {
  * Where logits come from: `dense`, or `hidden` and `weight` (and `bias`). Then, in this order:
  *
  *     x = dense   or   x = hidden weight' + bias
- *     x = softcap * tanh(x / softcap)        where softcap > 0
+ *     x = softcap * tanh(x / softcap)        where softcap > 0; -inf stays -inf, +inf is capped
  *     x[:, c] = -inf                         where mask[c] = 0
  *     x = x / temperature
  *
@@ -39,8 +39,8 @@ typedef struct slg_logits {
     const slg_tensor *weight; /* [cols, dim]   f32, bf16, f16; goes with hidden */
     const slg_tensor *bias;   /* [cols]        f32, bf16, f16; NULL: none */
     const slg_tensor *mask;   /* [cols]        i32, i64 or f32: 0 leaves a class out; NULL: none */
-    double temperature;       /* > 0, finite; default 1 */
-    double softcap;           /* > 0, finite; default 0: none */
+    double temperature;       /* from 1e-30 to 1e30; default 1 */
+    double softcap;           /* from 1e-30 to 1e30; default 0: none */
 } slg_logits;
 
 /* Fills in the defaults: all tensors NULL. */
@@ -49,6 +49,8 @@ SLG_API void slg_logits_init(slg_logits *logits, size_t size);
 /*
  * Where gradients go. A NULL tensor is not computed. Strides must not overlap.
  * dlogits may be the memory of logits->dense itself; the others must not overlap any input.
+ * With weights tied to an embedding, let the loss write dweight first, then add the embedding's
+ * share; or zero dweight and set accumulate.
  */
 typedef struct slg_logits_grad {
     uint32_t size;       /* sizeof(slg_logits_grad), set by slg_logits_grad_init */
@@ -60,6 +62,45 @@ typedef struct slg_logits_grad {
 } slg_logits_grad;
 
 SLG_API void slg_logits_grad_init(slg_logits_grad *grad, size_t size);
+
+/* The common sources, for C and C++. */
+static inline slg_logits slg_logits_dense(const slg_tensor *dense)
+{
+    slg_logits l;
+    slg_logits_init(&l, sizeof l);
+    l.dense = dense;
+    return l;
+}
+
+static inline slg_logits slg_logits_layer(const slg_tensor *hidden, const slg_tensor *weight,
+                                          const slg_tensor *bias)
+{
+    slg_logits l;
+    slg_logits_init(&l, sizeof l);
+    l.hidden = hidden;
+    l.weight = weight;
+    l.bias = bias;
+    return l;
+}
+
+static inline slg_logits_grad slg_grad_dense(slg_tensor *dlogits)
+{
+    slg_logits_grad g;
+    slg_logits_grad_init(&g, sizeof g);
+    g.dlogits = dlogits;
+    return g;
+}
+
+static inline slg_logits_grad slg_grad_layer(slg_tensor *dhidden, slg_tensor *dweight,
+                                             slg_tensor *dbias)
+{
+    slg_logits_grad g;
+    slg_logits_grad_init(&g, sizeof g);
+    g.dhidden = dhidden;
+    g.dweight = dweight;
+    g.dbias = dbias;
+    return g;
+}
 
 /* ---- Targets --------------------------------------------------------------------------- */
 
@@ -80,15 +121,32 @@ typedef struct slg_targets {
 
 SLG_API void slg_targets_init(slg_targets *targets, size_t size);
 
+static inline slg_targets slg_targets_index(const slg_tensor *index)
+{
+    slg_targets t;
+    slg_targets_init(&t, sizeof t);
+    t.index = index;
+    return t;
+}
+
+static inline slg_targets slg_targets_prob(const slg_tensor *prob)
+{
+    slg_targets t;
+    slg_targets_init(&t, sizeof t);
+    t.prob = prob;
+    return t;
+}
+
 /* ---- Results --------------------------------------------------------------------------- */
 
 /* What a loss returns beside gradients. The numbers are set by the library. */
 typedef struct slg_loss_out {
     uint32_t size;    /* sizeof(slg_loss_out), set by slg_loss_out_init */
     int32_t reserved; /* 0 */
-    slg_tensor *loss; /* in: NULL, or [rows] f32: each row's loss times its weights, unreduced */
-    slg_tensor *lse;  /* in: NULL, or [rows] f32: log-sum-exp of the (capped, masked, divided)
-                         logits */
+    slg_tensor *loss; /* in: NULL, or [rows] f32, f64: each row's loss times its weights, unreduced;
+                         0 for ignored rows, and for a weight of 0 whatever the loss */
+    slg_tensor *lse;  /* in: NULL, or [rows] f32, f64: log-sum-exp of the (capped, masked, divided)
+                         logits, of ignored rows too */
     double value;     /* out: the reduced loss; with SLG_NONE the sum. 0 where no row counts. */
     double sum;       /* out: sum over counted rows of loss times weights */
     double weight;    /* out: what a mean divides by: the weights of counted rows */
@@ -98,6 +156,13 @@ typedef struct slg_loss_out {
 } slg_loss_out;
 
 SLG_API void slg_loss_out_init(slg_loss_out *out, size_t size);
+
+static inline slg_loss_out slg_loss_out_none(void)
+{
+    slg_loss_out o;
+    slg_loss_out_init(&o, sizeof o);
+    return o;
+}
 
 /* ---- Cross-entropy --------------------------------------------------------------------- */
 

@@ -42,7 +42,7 @@ typedef struct slg_softmax_opts {
     int32_t reread;     /* 1: the output is read soon: keep it in the cache. Default 0: outputs
                            larger than the cache are streamed past it. */
     int32_t reserved;   /* 0 */
-    double temperature; /* > 0, finite; default 1. The functions are of x / temperature. */
+    double temperature; /* from 1e-30 to 1e30; default 1. The functions are of x / temperature. */
 } slg_softmax_opts;
 
 SLG_API void slg_softmax_opts_init(slg_softmax_opts *opts, size_t size);
@@ -135,7 +135,9 @@ SLG_API slg_status slg_ext_exp(slg_ctx *ctx, const slg_tensor *x, slg_tensor *m,
  *
  *   x     [..., cols]  in
  *   m, n  [...]        out  float32; m is in [1, 2) and n a whole number; (0, -inf) for a piece
- *                           that is empty or masked; (NaN, n) where x holds NaN or +inf
+ *                           that is empty or masked; (NaN, 0) where x holds NaN or +inf, and
+ *                           where |n| would be over 2^31 (x / T beyond +-1.4e9). Over 2^24,
+ *                           float32 has not every whole n, and m takes the rest, up to 2^64
  *
  * Algorithm as slg_logsumexp. Paper: "The Two-Pass Softmax Algorithm" (2020). Since 0.1.
  */

@@ -6,6 +6,7 @@
 #ifndef SLG_CORE_FPENV_H
 #define SLG_CORE_FPENV_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #if defined(__x86_64__) || defined(__i386__)
@@ -35,6 +36,14 @@ static inline void fp_leave(fp_mode old)
     if (_mm_getcsr() != old) _mm_setcsr(old);
 }
 
+/* Reads the mode, and sets nothing: true if it rounds to nearest and traps nothing, so that a
+   short piece of work may go on in it and put flags back by fp_leave. */
+static inline bool fp_nearest(fp_mode *old)
+{
+    *old = _mm_getcsr();
+    return (*old & 0x7F80u) == 0x1F80u;
+}
+
 #else
 #include <fenv.h>
 
@@ -51,6 +60,13 @@ static inline fp_mode fp_enter(void)
 static inline fp_mode fp_enter_ieee(void) { return fp_enter(); }
 
 static inline void fp_leave(fp_mode old) { fesetenv(&old); }
+
+/* Elsewhere: never as it is. */
+static inline bool fp_nearest(fp_mode *old)
+{
+    (void)old;
+    return false;
+}
 
 #endif
 

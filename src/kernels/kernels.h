@@ -18,6 +18,12 @@
    blocks that modules fetch and stage. */
 enum { KERNEL_BLOCK = 2048 };
 
+/* Rows are added up in segments of this many floats, each from nothing: what threads share. */
+enum { ROW_SEGMENT = 1 << 15 };
+
+/* softmax_row up to here: in any floating-point mode that rounds to nearest and traps nothing. */
+enum { SHORT_ROW = 1024 };
+
 /*
  * The argument of the exponential: (x - pre) / T. n = round(x log2(e) / T) whole steps of T log(2)
  * are taken off; what is left is multiplied by 1 / T. pre is 0 except for rows beyond EXP_LIMIT.
@@ -84,6 +90,9 @@ typedef struct sgd_arg {
  * exp_emit           pass 2, see exp_emit. exp_emit_q: y = a exp(..) 2^-ref + b q, 0 where x = -inf
  * softmax_row        whole row in cache, y = softmax: one exp an element. False, y undefined,
  *                    where the row is not ordinary (see lse_kind): the caller then does as usual.
+ *                    n <= SHORT_ROW: subnormal results are 0 in the caller's own mode too.
+ * exp_store          y = exp(..) 2^-ref, for x <= ref's place + 2^30; their sum. With max and scale:
+ *                    softmax_row in pieces of ROW_SEGMENT
  * ext_exp            exp(x) = m 2^e; x clamped to +-2^21
  * softmax_two_pass, softmax_recompute, softmax_reload: of x * scale, a row at once. False, and y
  *                    untouched, for n = 0, an infinite maximum and, in the first, a NaN or a
@@ -95,7 +104,8 @@ typedef struct sgd_arg {
  * softmax_bwd        dx = y != 0 ? s y (dy - dot) : 0
  * log_softmax_bwd    dx = y > -inf ? s (dy - exp(y) sum) : 0; NaN where y is
  * target_mix         out = w (p q + u [x > -inf]); q NULL: zeros; w NULL: ones
- * softcap            y = cap tanh(x / cap); softcap_bwd: dx = dy (1 - (y / cap)^2), y the result
+ * softcap            y = cap tanh(x / cap), -inf where x is; slope: dy/dx, 0 there; NULL: not wanted
+ * mul                y = y * x; 0 where x is 0, whatever y is
  * mask               y = m != 0 ? x : -inf
  * scale              y = a x; add: y = y + x
  * stream             y = x past the caches: x and y aligned to 64 bytes, n a multiple of 16, and no
@@ -107,6 +117,7 @@ typedef struct sgd_arg {
     K(void, exp_emit_q,                                                                            \
       (size_t n, const float *x, const exp_out *e, float b, const float *q, float *y, int store))  \
     K(bool, softmax_row, (size_t n, const float *x, const exp_arg *arg, float *y, lse_part *part)) \
+    K(double, exp_store, (size_t n, const float *x, const exp_arg *arg, float ref, float *y))      \
     K(void, log_emit, (size_t n, const float *x, const log_arg *arg, float *y, int store))         \
     K(void, softmax_bwd,                                                                           \
       (size_t n, const float *y, const float *dy, float dot, float s, float *dx))                  \
@@ -123,8 +134,8 @@ typedef struct sgd_arg {
       (size_t n, const float *x, const float *w, float shift, double out[3]))                      \
     K(void, target_mix,                                                                            \
       (size_t n, const float *x, const float *q, float p, float u, const float *w, float *out))    \
-    K(void, softcap, (size_t n, const float *x, float cap, float *y))                              \
-    K(void, softcap_bwd, (size_t n, const float *y, const float *dy, float cap, float *dx))        \
+    K(void, softcap, (size_t n, const float *x, float cap, float *y, float *slope))                \
+    K(void, mul, (size_t n, const float *x, float *y))                                             \
     K(void, mask, (size_t n, const float *x, const float *m, float *y))                            \
     K(void, scale, (size_t n, const float *x, float a, float *y))                                  \
     K(void, add, (size_t n, const float *x, float *y))                                             \

@@ -193,6 +193,15 @@ void KERNEL(stream)(size_t n, const float *x, float *y)
     for (size_t i = 0; i < n; i += VF_LEN) vf_stream(y + i, vf_load(x + i));
 }
 
+void KERNEL(mul)(size_t n, const float *x, float *y)
+{
+    const vf zero = vf_set(0.0f);
+    for (size_t i = 0; i < n; i += VF_LEN) {
+        vf a = load_at(x, i, n, 0.0f);
+        store_at(y, i, n, vf_sel(vf_eq(a, zero), zero, vf_mul(load_at(y, i, n, 0.0f), a)));
+    }
+}
+
 void KERNEL(scale)(size_t n, const float *x, float a, float *y)
 {
     const vf f = vf_set(a);

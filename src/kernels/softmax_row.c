@@ -5,6 +5,8 @@
  */
 #include "exp.h"
 
+#include <float.h>
+
 /* Rows up to here are short enough that the next one, if there is one, should be on its way. */
 enum { NEXT_ROW = 4096 };
 
@@ -12,6 +14,19 @@ enum { NEXT_ROW = 4096 };
 static inline bool ordinary(float max, const exp_arg *arg)
 {
     return fabsf(max * arg->log2e_t) <= EXP_LIMIT;
+}
+
+/* e / sum; 0 where that would be subnormal, in any floating-point mode. */
+typedef struct share { vf inv, least; } share;
+
+static inline share share_of(float sum)
+{
+    return (share){ vf_set(1.0f / sum), vf_set(0x1.00001p-126f * (sum > 1.0f ? sum : 1.0f)) };
+}
+
+static inline vf share_vec(vf e, const share *s)
+{
+    return vf_mul(vf_sel(vf_gt(s->least, e), vf_set(0.0f), e), s->inv);
 }
 
 /*
@@ -49,9 +64,10 @@ static inline bool small_row(size_t n, const float *x, const exp_arg *arg, float
     }
     part->ref = ref;
     part->sum = (double)sum;
-    vf inv = vf_set(1.0f / sum);
-    for (size_t j = 0; j + 1 < vecs; j++) vf_store(y + j * VF_LEN, vf_mul(e[j], inv));
-    vf_store_n(y + (vecs - 1) * VF_LEN, vf_mul(e[vecs - 1], inv), tail);
+    const share s = share_of(sum);
+    for (size_t j = 0; j < vecs; j++) e[j] = share_vec(e[j], &s);
+    for (size_t j = 0; j + 1 < vecs; j++) vf_store(y + j * VF_LEN, e[j]);
+    vf_store_n(y + (vecs - 1) * VF_LEN, e[vecs - 1], tail);
     return sum == sum;
 }
 
@@ -85,6 +101,34 @@ static inline float exp_block(size_t n, const float *x, const exp_consts *k, flo
     return vf_hsum(vf_add(sum, vf_add(vf_add(s0, s1), vf_add(s2, s3))));
 }
 
+static inline double exp_segment(size_t n, const float *x, const exp_consts *k, float *y, bool plain,
+                                 size_t ahead)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i += KERNEL_BLOCK) {
+        size_t m = n - i < KERNEL_BLOCK ? n - i : KERNEL_BLOCK;
+        sum += (double)exp_block(m, x + i, k, y + i, plain, ahead);
+    }
+    return sum;
+}
+
+double KERNEL(exp_store)(size_t n, const float *x, const exp_arg *arg, float ref, float *y)
+{
+    const exp_consts k = exp_setup(arg, ref, 1.0f);
+    return arg->plain ? exp_segment(n, x, &k, y, true, 0) : exp_segment(n, x, &k, y, false, 0);
+}
+
+static inline void share_row(size_t n, float *y, float sum)
+{
+    const share s = share_of(sum);
+    size_t i = 0;
+    for (; i + 4 * VF_LEN <= n; i += 4 * VF_LEN)
+        for (size_t j = 0; j < 4; j++)
+            vf_store(y + i + j * VF_LEN, share_vec(vf_load(y + i + j * VF_LEN), &s));
+    for (; i + VF_LEN <= n; i += VF_LEN) vf_store(y + i, share_vec(vf_load(y + i), &s));
+    if (i < n) vf_store_n(y + i, share_vec(vf_load_n(y + i, n - i, 0.0f), &s), n - i);
+}
+
 static inline bool any_row(size_t n, const float *x, const exp_arg *arg, float *y, lse_part *part,
                            bool plain)
 {
@@ -98,11 +142,14 @@ static inline bool any_row(size_t n, const float *x, const exp_arg *arg, float *
     part->ref = rintf(part->max * arg->log2e_t);
     const exp_consts k = exp_setup(arg, part->ref, 1.0f);
     part->sum = 0;
-    for (size_t i = 0; i < n; i += KERNEL_BLOCK) {
-        size_t m = n - i < KERNEL_BLOCK ? n - i : KERNEL_BLOCK;
-        part->sum += (double)exp_block(m, x + i, &k, y + i, plain, n <= NEXT_ROW ? n : 0);
+    for (size_t i = 0; i < n; i += ROW_SEGMENT) {
+        size_t m = n - i < ROW_SEGMENT ? n - i : ROW_SEGMENT;
+        part->sum += exp_segment(m, x + i, &k, y + i, plain, n <= NEXT_ROW ? n : 0);
     }
-    KERNEL(scale)(n, y, (float)(1.0 / part->sum), y);
+    if (n <= SHORT_ROW)
+        share_row(n, y, (float)part->sum);
+    else
+        KERNEL(scale)(n, y, (float)(1.0 / part->sum), y);
     return part->sum == part->sum;
 }
 

@@ -186,7 +186,7 @@ static void emit(void *self, int64_t row, void *state, int64_t col, int64_t n)
 {
     const loss_call *c = self;
     const loss_row *r = state;
-    float xs[EMIT_BLOCK], ds[EMIT_BLOCK];
+    float xs[EMIT_BLOCK], ds[EMIT_BLOCK], slope[EMIT_BLOCK];
     int64_t from = col, to = col + n;
     if (c->store == STORE_STREAM && c->grad.dlogits.plain)
         line_cut((const float *)rows_at(&c->grad.dlogits, row), c->src.cols, col, n, &from, &to);
@@ -203,7 +203,7 @@ static void emit(void *self, int64_t row, void *state, int64_t col, int64_t n)
         if (!c->src.fused) rows_commit(&c->ctx->k, &c->grad.dlogits, row, from, n, ds);
         return;
     }
-    const float *x = source_fetch(&c->src, row, from, n, xs);
+    const float *x = source_fetch_slope(&c->src, row, from, n, xs, slope);
     int store = d == ds ? STORE_CACHED : c->store;
     if (c->method->emit)
         c->method->emit(c, r, from, n, x, d, store);
@@ -212,7 +212,7 @@ static void emit(void *self, int64_t row, void *state, int64_t col, int64_t n)
     if (r->target >= from && r->target < to)
         d[r->target - from] = r->x_target == -INFINITY
             ? 0.0f : (float)(r->at_target * r->scale / c->src.temperature);
-    source_grad_commit(&c->src, &c->grad, row, from, n, x, d, ds);
+    source_grad_commit(&c->src, &c->grad, row, from, n, slope, d, ds);
 }
 
 static const row_job value_only = { sizeof(loss_row), start, reduce, finish, NULL };

@@ -215,16 +215,22 @@ slg_status source_form(logit_source *s, int64_t first, int64_t count)
 
 const float *source_fetch(const void *self, int64_t row, int64_t col, int64_t n, float *scratch)
 {
-    const logit_source *s = self;
+    return source_fetch_slope(self, row, col, n, scratch, NULL);
+}
+
+const float *source_fetch_slope(const logit_source *s, int64_t row, int64_t col, int64_t n,
+                                float *scratch, float *slope)
+{
     const kernel_table *k = &s->ctx->k;
     const float *x = s->fused ? s->logits + (row - s->first) * s->cols + col
                               : rows_fetch(k, &s->dense, row, col, n, scratch);
     if (s->softcap > 0) {
-        k->softcap((size_t)n, x, s->softcap, scratch);
+        k->softcap((size_t)n, x, s->softcap, scratch, slope);
         x = scratch;
     }
     if (s->mask) {
         k->mask((size_t)n, x, s->mask + col, scratch);
+        if (s->softcap > 0 && slope) k->mul((size_t)n, s->mask + col, slope);
         x = scratch;
     }
     return x;
@@ -327,10 +333,10 @@ float *source_grad_stage(const logit_source *s, const source_grad *g, int64_t ro
 }
 
 void source_grad_commit(const logit_source *s, const source_grad *g, int64_t row, int64_t from,
-                        int64_t n, const float *x, float *d, const float *scratch)
+                        int64_t n, const float *slope, float *d, const float *scratch)
 {
     const kernel_table *k = &s->ctx->k;
-    if (s->softcap > 0) k->softcap_bwd((size_t)n, x, d, s->softcap, d);
+    if (s->softcap > 0) k->mul((size_t)n, slope, d);
     if (!s->fused) rows_commit(k, &g->dlogits, row, from, n, scratch);
 }
 

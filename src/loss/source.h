@@ -42,6 +42,10 @@ slg_status source_form(logit_source *s, int64_t first, int64_t count);
 /* row_fetch: columns after soft-cap and mask, not divided by the temperature. */
 const float *source_fetch(const void *s, int64_t row, int64_t col, int64_t n, float *scratch);
 
+/* The same; with a soft-cap, slope (n floats, or NULL) is the derivative of it. */
+const float *source_fetch_slope(const logit_source *s, int64_t row, int64_t col, int64_t n,
+                                float *scratch, float *slope);
+
 /* ---- Gradients -------------------------------------------------------------------------- */
 
 typedef struct source_grad {
@@ -66,9 +70,9 @@ slg_status source_grad_reserve(const logit_source *s, source_grad *g);
 float *source_grad_stage(const logit_source *s, const source_grad *g, int64_t row, int64_t from,
                          float *scratch);
 
-/* After it is written, with x what source_fetch gave: through the soft-cap, and to its place. */
+/* After it is written, with the slope that source_fetch_slope gave: to its place. */
 void source_grad_commit(const logit_source *s, const source_grad *g, int64_t row, int64_t from,
-                        int64_t n, const float *x, float *d, const float *scratch);
+                        int64_t n, const float *slope, float *d, const float *scratch);
 
 /* Carries the gradients of the block in scratch back to hidden, weight and bias. */
 slg_status source_grad_carry(logit_source *s, source_grad *g, int64_t first, int64_t count);

@@ -42,9 +42,10 @@ static void put_pair(void *self, int64_t row, void *state)
         double log2_sum = s->lse / LN2, held;
         n = floor(log2_sum);
         held = (double)(float)n; /* past 2^24 not n itself: then m takes the rest */
-        if (fabs(held - n) < 64) n = held;
+        n = fabs(n) <= 0x1p31 ? held : NAN; /* and past 2^31 nothing does */
         m = exp2(log2_sum - n);
         if ((float)m == 2.0f && fabs(n) < 0x1p24) m = 1, n += 1; /* rounded up to 2 */
+        if (isnan(n)) n = 0;
     }
     rows_put(&j->m, row, 0, m);
     rows_put(&j->n, row, 0, n);
@@ -230,12 +231,13 @@ static slg_status finish_begin(slg_ctx *ctx, const slg_tensor *x, const slg_soft
 }
 
 static slg_status finish_per_row(slg_ctx *ctx, const char *name, const slg_tensor *t,
-                                 unsigned dtypes, const slg_tensor *x, const slg_tensor *y, rows *r)
+                                 unsigned dtypes, const slg_tensor *x, const char *name_y,
+                                 const slg_tensor *y, rows *r)
 {
     SLG_TRY(tensor_in(ctx, name, t, dtypes, 1, 4));
     SLG_TRY(tensor_is_per_row(ctx, name, t, "x", x));
     if (tensor_clash(y, t))
-        return slg_fail(ctx, SLG_ERR_STRIDE, "the output overlaps %s", name);
+        return slg_fail(ctx, SLG_ERR_STRIDE, "%s overlaps %s", name_y, name);
     *r = rows_per_row(t);
     return SLG_OK;
 }
@@ -245,8 +247,8 @@ static slg_status partial_finish(slg_ctx *ctx, const slg_tensor *x, const slg_te
 {
     finish_job j;
     SLG_TRY(finish_begin(ctx, x, opts, "y", y, &j));
-    SLG_TRY(finish_per_row(ctx, "m", m, DT_F32, x, y, &j.m));
-    SLG_TRY(finish_per_row(ctx, "n", n, DT_F32, x, y, &j.n));
+    SLG_TRY(finish_per_row(ctx, "m", m, DT_F32, x, "y", y, &j.m));
+    SLG_TRY(finish_per_row(ctx, "n", n, DT_F32, x, "y", y, &j.n));
     if (tensor_size(y) == 0) return SLG_OK;
     j.from_pair = true;
     row_pipeline_run(ctx, &finish_rows, &j, 0, j.y.count, j.y.cols);
@@ -259,8 +261,8 @@ static slg_status logsumexp_backward(slg_ctx *ctx, const slg_tensor *x, const sl
 {
     finish_job j;
     SLG_TRY(finish_begin(ctx, x, opts, "dx", dx, &j));
-    SLG_TRY(finish_per_row(ctx, "lse", lse, DT_F32 | DT_F64, x, dx, &j.lse));
-    if (dlse) SLG_TRY(finish_per_row(ctx, "dlse", dlse, DT_F32, x, dx, &j.weight));
+    SLG_TRY(finish_per_row(ctx, "lse", lse, DT_F32 | DT_F64, x, "dx", dx, &j.lse));
+    if (dlse) SLG_TRY(finish_per_row(ctx, "dlse", dlse, DT_F32, x, "dx", dx, &j.weight));
     if (tensor_size(dx) == 0) return SLG_OK;
     row_pipeline_run(ctx, &finish_rows, &j, 0, j.y.count, j.y.cols);
     return SLG_OK;

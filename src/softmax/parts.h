@@ -11,8 +11,6 @@
 
 #include "core/tensor.h"
 
-enum { ROW_SEGMENT = 1 << 15 };
-
 /* The argument (x - pre) / temperature. */
 exp_arg exp_arg_of(double temperature, float pre);
 

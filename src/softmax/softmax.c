@@ -3,8 +3,9 @@
  * pass 2 an exponential, an affine form, or nothing.
  *
  * Which way (design.md, "Algorithms are chosen"):
- *   x and y fit the L2        a kernel that does a whole row, one exp an element
- *   otherwise                 the pipeline of pipeline.h, with streaming stores
+ *   x and y fit the caches    a kernel that does a whole row, one exp an element
+ *   short rows beyond them    the same into a buffer, streamed from there
+ *   otherwise                 the pipeline of pipeline.h, two exps, with streaming stores
  *   fewer rows than threads,  each row split over the threads by segments
  *   and long ones
  *   an algorithm by name      the paper's kernels, a thread a row
@@ -337,28 +338,134 @@ static slg_status run_split(job *j)
     return SLG_OK;
 }
 
-/* ---- A small call ----------------------------------------------------------------------- */
-
-/* A few short rows of plain floats, for which setting up a job would cost more than the work. False
-   where it is not such a call, or a row is not ordinary: then the usual way does it all (again). */
-static bool small_call(slg_ctx *ctx, const slg_tensor *x, const slg_softmax_opts *o, slg_tensor *y)
+/* The same with one exp an element: what softmax_row does, bit for bit, in steps over all threads. */
+static void max_segment(void *arg, int64_t task, int32_t worker)
 {
-    if (x->ndim > 2 || x->dtype != SLG_F32 || y->dtype != SLG_F32 || x->data == y->data) return false;
-    int32_t last = x->ndim - 1;
-    int64_t count = last ? x->shape[0] : 1, cols = x->shape[last];
-    if (cols == 0 || cols > 1024 || count > 1024 / cols) return false;
-    if (cols > 1 && (x->stride[last] != 1 || y->stride[last] != 1)) return false;
-    const exp_arg arg = exp_arg_of(o->temperature, 0.0f);
-    int64_t x_step = last ? x->stride[0] : 0, y_step = last ? y->stride[0] : 0;
-    lse_part part;
-    for (int64_t r = 0; r < count; r++)
-        if (!ctx->k.softmax_row((size_t)cols, (const float *)x->data + r * x_step, &arg,
-                                (float *)y->data + r * y_step, &part))
-            return false;
+    const split *s = arg;
+    int64_t from, to;
+    (void)worker;
+    segment_range(s, task, &from, &to);
+    const float *x = (const float *)rows_at(&s->job->src.x, s->row) + from;
+    s->parts[task].max = s->job->src.k->max((size_t)(to - from), x);
+}
+
+static void store_segment(void *arg, int64_t task, int32_t worker)
+{
+    const split *s = arg;
+    const job *j = s->job;
+    int64_t from, to;
+    (void)worker;
+    segment_range(s, task, &from, &to);
+    const float *x = (const float *)rows_at(&j->src.x, s->row) + from;
+    float *y = (float *)rows_at(&j->y, s->row) + from;
+    s->parts[task].sum = j->src.k->exp_store((size_t)(to - from), x, &j->arg,
+                                             s->state->stat.part.ref, y);
+}
+
+static void scale_segment(void *arg, int64_t task, int32_t worker)
+{
+    const split *s = arg;
+    int64_t from, to;
+    (void)worker;
+    segment_range(s, task, &from, &to);
+    float *y = (float *)rows_at(&s->job->y, s->row) + from;
+    s->job->src.k->scale((size_t)(to - from), y, (float)(1.0 / s->state->stat.part.sum), y);
+}
+
+/* False where the row is not ordinary. */
+static bool split_row_stored(const split *s, int64_t tasks)
+{
+    const job *j = s->job;
+    lse_part *whole = &s->state->stat.part;
+    *whole = LSE_EMPTY;
+    pool_run(j->ctx, tasks, max_segment, (void *)(uintptr_t)s);
+    for (int64_t i = 0; i < tasks; i++)
+        if (s->parts[i].max > whole->max) whole->max = s->parts[i].max;
+    whole->ref = rintf(whole->max * j->arg.log2e_t);
+    if (!(fabsf(whole->max * j->arg.log2e_t) <= EXP_LIMIT)) return false;
+    pool_run(j->ctx, tasks, store_segment, (void *)(uintptr_t)s);
+    for (int64_t i = 0; i < tasks; i++) whole->sum += s->parts[i].sum;
+    if (isnan(whole->sum)) return false;
+    pool_run(j->ctx, tasks, scale_segment, (void *)(uintptr_t)s);
     return true;
 }
 
+static slg_status run_split_stored(job *j)
+{
+    int64_t tasks = (j->cols + ROW_SEGMENT - 1) / ROW_SEGMENT;
+    row_state state;
+    split s = { j, 0, &state, arena_alloc(j->ctx, (size_t)tasks, sizeof(lse_part)) };
+    if (!s.parts) return SLG_ERR_MEMORY;
+    for (s.row = 0; s.row < j->src.x.count; s.row++) {
+        if (!split_row_stored(&s, tasks)) {
+            any_row(j, s.row);
+        } else if (j->want_lse) {
+            state.stat.arg = j->arg;
+            row_settle(j->src.k, &state.stat, &state.stat.part, s.row, j->cols, rows_source_fetch,
+                       &j->src);
+            rows_put(&j->lse, s.row, 0, state.stat.lse);
+        }
+    }
+    return SLG_OK;
+}
+
+/* ---- A small call ----------------------------------------------------------------------- */
+
+/*
+ * One or a few short rows of plain floats, with nothing asked for: checks that would cost more than
+ * the work are made here in a few comparisons. False where it is anything else, or a row is not
+ * ordinary: the usual way then does it all, messages included. The floating-point mode is taken as
+ * it is where it rounds to nearest and rows are short, which softmax_row allows for: writing it
+ * costs as much as 16 exponentials.
+ */
+enum { SMALL = 1 << 14 }; /* elements: one thread's work, and in the L2 */
+
+static bool plain_matrix(const slg_tensor *t, int64_t *count, int64_t *cols, int64_t *step)
+{
+    if (!t || !t->data || t->dtype != SLG_F32 || (t->ndim != 1 && t->ndim != 2)) return false;
+    int32_t last = t->ndim - 1;
+    *count = last ? t->shape[0] : 1;
+    *cols = t->shape[last];
+    if (*cols < 1 || *cols > SMALL || *count < 1 || *count > SMALL / *cols) return false;
+    *step = *count > 1 ? t->stride[0] : *cols;
+    return (*cols == 1 || t->stride[last] == 1) && *step >= *cols && *step < INT32_MAX
+        && (uintptr_t)t->data % sizeof(float) == 0;
+}
+
+static bool small_call(slg_ctx *ctx, const slg_tensor *x, slg_tensor *y)
+{
+    int64_t count, cols, x_step, y_count, y_cols, y_step;
+    fp_mode mode;
+    if (!plain_matrix(x, &count, &cols, &x_step) || !plain_matrix(y, &y_count, &y_cols, &y_step)
+        || count != y_count || cols != y_cols || x->ndim != y->ndim || ctx->verbose > 0)
+        return false;
+    const float *in = x->data;
+    float *out = y->data;
+    if (out < in + (count - 1) * x_step + cols && in < out + (count - 1) * y_step + cols) return false;
+    if (cols > SHORT_ROW) mode = fp_enter();
+    else if (!fp_nearest(&mode)) return false;
+    const exp_arg arg = exp_arg_of(1.0, 0.0f);
+    lse_part part;
+    bool done = true;
+    for (int64_t r = 0; r < count && done; r++)
+        done = ctx->k.softmax_row((size_t)cols, in + r * x_step, &arg, out + r * y_step, &part);
+    fp_leave(mode);
+    ctx->message[0] = '\0';
+    return done;
+}
+
 /* ---- Choice ----------------------------------------------------------------------------- */
+
+/*
+ * Up to how many bytes of x and y one exp an element, stored and scaled afterwards, beats two and
+ * streaming stores (measured): the slower exp is beside memory, the more.
+ */
+static double one_exp_bytes(const slg_ctx *ctx)
+{
+    if (ctx->isa == SLG_ISA_PORTABLE) return HUGE_VAL;
+    if (ctx->isa == SLG_ISA_AVX2) return (double)ctx->l3_bytes;
+    return ctx->fast_l3 ? 0.75 * (double)ctx->l3_bytes : (double)ctx->l2_bytes;
+}
 
 static slg_status run(job *j, bool reread, bool in_place)
 {
@@ -370,12 +477,13 @@ static slg_status run(job *j, bool reread, bool in_place)
     bool whole = (j->src.x.plain && j->y.plain) || j->cols <= KERNEL_BLOCK;
     bool fits = (size_t)j->cols * 2 * sizeof(float) <= ctx->l2_bytes;
     /* Short rows are not worth the pipeline's steps. */
-    bool cached = !stream_pays(ctx, count, j->cols) || (reread && fits) || j->cols < 256;
-    if (j->result == SOFTMAX && whole && cached) return run_rows(j, false);
-    /* After what the shape decides: split or not, the bits are those of the pipeline. In the L2
-       two threads with two exps an element would be no faster than one with one. */
+    double bytes = (double)count * (double)j->cols * 2 * sizeof(float);
+    bool cached = bytes <= one_exp_bytes(ctx) || (reread && fits) || j->cols < 256;
+    bool share = count < ctx->num_threads && j->cols >= 2 * ROW_SEGMENT;
+    /* The shape chooses between one exp and two, threads do not: they give different bits. */
+    if (j->result == SOFTMAX && whole && cached) return share ? run_split_stored(j) : run_rows(j, false);
     j->store = stream ? STORE_STREAM : STORE_CACHED;
-    if (count < ctx->num_threads && j->cols >= 2 * ROW_SEGMENT) return run_split(j);
+    if (share) return run_split(j);
 
     bool dense = j->src.x.plain && j->y.plain && j->y.outer == 1 && j->y.stride[0] == j->cols;
     if (j->result == SOFTMAX && stream && dense && !j->want_lse && j->cols <= STAGED_COLS)
@@ -407,8 +515,6 @@ static slg_status softmax_call(slg_ctx *ctx, const slg_tensor *x, const slg_soft
     }
     op_detail(ctx, x);
     if (x->shape[x->ndim - 1] == 0 && !lse) return SLG_OK; /* any number of rows of nothing */
-    if (result == SOFTMAX && !lse && o.algorithm == SLG_ALGORITHM_AUTO && small_call(ctx, x, &o, y))
-        return SLG_OK;
     job j = { .ctx = ctx, .src = { &ctx->k, rows_of(x) }, .result = result, .want_lse = lse };
     if (y) j.y = rows_of(y);
     if (lse) j.lse = rows_per_row(lse);
@@ -423,6 +529,7 @@ slg_status slg_softmax(slg_ctx *ctx, const slg_tensor *x, const slg_softmax_opts
                        slg_tensor *y, slg_tensor *lse)
 {
     if (!ctx) return SLG_ERR_NULL;
+    if (!opts && !lse && small_call(ctx, x, y)) return SLG_OK;
     op_begin(ctx, "slg_softmax");
     return op_end(ctx, softmax_call(ctx, x, opts, y, lse, SOFTMAX));
 }

@@ -1,3 +1,4 @@
 /* One line a slug, with _ for -: adapt_SLUG.c defines the table adapt_SLUG. */
 SLUG(cross_entropy)
+SLUG(optimizers)
 SLUG(two_pass_softmax)

@@ -1,0 +1,216 @@
+/*
+ * kernels.cc - times each kernel of kernels.h at every ISA level that this CPU has, on rows in
+ * L1, L2, L3 and memory. A kernel without a function here does not compile.
+ *
+ *     kernels --benchmark_filter='lse/avx512'
+ */
+#include <benchmark/benchmark.h>
+
+#include <math.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#if defined(__SSE__)
+#include <xmmintrin.h> /* before fpenv.h includes it */
+#else
+#include <fenv.h>
+#endif
+
+extern "C" {
+#include "core/fpenv.h"
+#include "kernels/kernels.h"
+exp_arg exp_arg_of(double temperature, float pre);
+}
+#include <softlogit/core.h>
+
+namespace
+{
+
+/* Rows that kernels read (x of sd 3, p in (0, 1), g small) and write. */
+struct buffers {
+    size_t n;
+    float *x, *p, *g, *y, *z, *w;
+    uint16_t *half;
+    exp_arg arg;
+    exp_out out;
+
+    explicit buffers(size_t size)
+        : n(size), arg(exp_arg_of(1.0, 0.0f)), out{ arg, 8.0f, 1.0f, 0.0f }
+    {
+        for (float **f : { &x, &p, &g, &y, &z, &w }) *f = static_cast<float *>(memory(4 * n));
+        half = static_cast<uint16_t *>(memory(2 * n));
+        uint32_t s = 1;
+        for (size_t i = 0; i < n; i++) {
+            float sum = 0;
+            for (int k = 0; k < 12; k++) sum += uniform(&s);
+            x[i] = 3.0f * (sum - 6.0f);
+            p[i] = uniform(&s);
+            g[i] = 1e-3f * (uniform(&s) - 0.5f);
+            w[i] = 0.01f;
+            half[i] = static_cast<uint16_t>(0x3C00 + (i & 0xFF));
+        }
+    }
+    buffers(const buffers &) = delete;
+    buffers &operator=(const buffers &) = delete;
+    ~buffers()
+    {
+        for (float *f : { x, p, g, y, z, w }) std::free(f);
+        std::free(half);
+    }
+
+    static float uniform(uint32_t *s)
+    {
+        *s = *s * 1664525u + 1013904223u;
+        return static_cast<float>(*s >> 8) * 0x1p-24f;
+    }
+    static void *memory(size_t bytes)
+    {
+        const size_t size = (bytes + 4095) / 4096 * 4096;
+        void *m = std::aligned_alloc(4096, size);
+        if (!m) std::abort();
+        return std::memset(m, 0, size);
+    }
+};
+
+using kernels = kernel_table;
+
+/* ---- A call of each kernel -------------------------------------------------------------- */
+
+void run_lse(const kernels &k, buffers &b)
+{
+    lse_part part = { 0.0, -INFINITY, -INFINITY };
+    k.lse(b.n, b.x, &b.arg, &part);
+    benchmark::DoNotOptimize(part);
+}
+void run_softmax_row(const kernels &k, buffers &b)
+{
+    lse_part part = { 0.0, -INFINITY, -INFINITY };
+    benchmark::DoNotOptimize(k.softmax_row(b.n, b.x, &b.arg, b.y, &part));
+}
+/* Beyond 256k floats past the caches, as modules do. */
+int store(const buffers &b) { return b.n > (1 << 18) ? STORE_STREAM : STORE_CACHED; }
+
+void run_exp_emit(const kernels &k, buffers &b) { k.exp_emit(b.n, b.x, &b.out, b.y, store(b)); }
+void run_exp_emit_q(const kernels &k, buffers &b)
+{
+    k.exp_emit_q(b.n, b.x, &b.out, -0.5f, b.p, b.y, store(b));
+}
+void run_log_emit(const kernels &k, buffers &b)
+{
+    const log_arg a = { 1.0f, 0.0f, 10.0f, 1e-7f, 0.0f };
+    k.log_emit(b.n, b.x, &a, b.y, store(b));
+}
+void run_softmax_bwd(const kernels &k, buffers &b)
+{
+    k.softmax_bwd(b.n, b.p, b.g, 0.1f, 1.0f, b.y);
+}
+void run_log_softmax_bwd(const kernels &k, buffers &b)
+{
+    k.log_softmax_bwd(b.n, b.x, b.g, 0.1f, 1.0f, b.y);
+}
+void run_ext_exp(const kernels &k, buffers &b) { k.ext_exp(b.n, b.x, b.y, b.z); }
+void run_softmax_two_pass(const kernels &k, buffers &b)
+{
+    double lse;
+    k.softmax_two_pass(b.n, b.x, 1.0, b.y, &lse);
+}
+void run_softmax_recompute(const kernels &k, buffers &b)
+{
+    double lse;
+    k.softmax_recompute(b.n, b.x, 1.0, b.y, &lse);
+}
+void run_softmax_reload(const kernels &k, buffers &b)
+{
+    double lse;
+    k.softmax_reload(b.n, b.x, 1.0, b.y, &lse);
+}
+void run_max(const kernels &k, buffers &b) { benchmark::DoNotOptimize(k.max(b.n, b.x)); }
+void run_find(const kernels &k, buffers &b)
+{
+    benchmark::DoNotOptimize(k.find(b.n, b.x, 1e9f)); /* not there */
+}
+void run_dot(const kernels &k, buffers &b)
+{
+    benchmark::DoNotOptimize(k.dot(b.n, b.x, b.p, 0.0f));
+}
+void run_live_sums(const kernels &k, buffers &b)
+{
+    double out[3];
+    k.live_sums(b.n, b.x, nullptr, 0.0f, out);
+    benchmark::DoNotOptimize(out);
+}
+void run_target_mix(const kernels &k, buffers &b)
+{
+    k.target_mix(b.n, b.x, b.p, 0.9f, 1e-4f, nullptr, b.y);
+}
+void run_softcap(const kernels &k, buffers &b) { k.softcap(b.n, b.x, 30.0f, b.y); }
+void run_softcap_bwd(const kernels &k, buffers &b) { k.softcap_bwd(b.n, b.x, b.g, 30.0f, b.y); }
+void run_mask(const kernels &k, buffers &b) { k.mask(b.n, b.x, b.p, b.y); }
+void run_scale(const kernels &k, buffers &b) { k.scale(b.n, b.x, 0.5f, b.y); }
+void run_add(const kernels &k, buffers &b) { k.add(b.n, b.g, b.y); }
+void run_stream(const kernels &k, buffers &b) { k.stream(b.n, b.x, b.y); }
+void run_widen_bf16(const kernels &k, buffers &b) { k.widen_bf16(b.n, b.half, b.y); }
+void run_widen_f16(const kernels &k, buffers &b) { k.widen_f16(b.n, b.half, b.y); }
+void run_narrow_bf16(const kernels &k, buffers &b) { k.narrow_bf16(b.n, b.x, b.half); }
+void run_narrow_f16(const kernels &k, buffers &b) { k.narrow_f16(b.n, b.x, b.half); }
+void run_adamw(const kernels &k, buffers &b)
+{
+    const adamw_arg a = {
+        1.0f, 0.0f, 0.9f, 0.1f, 0.999f, 0.001f, 0.99999f, 1e-3f, 1.0f, 1e-8f
+    };
+    k.adamw(b.n, b.w, b.g, b.y, b.z, &a);
+}
+void run_sgd(const kernels &k, buffers &b)
+{
+    const sgd_arg a = { 1.0f, 0.0f, 0.99999f, 1e-3f, 0.9f, 1.0f, 0 };
+    k.sgd(b.n, b.w, b.g, b.y, &a);
+}
+
+/* ---- Registration ----------------------------------------------------------------------- */
+
+using kernel_run = void (*)(const kernels &, buffers &);
+
+void time_kernel(benchmark::State &state, kernel_run run, int32_t isa)
+{
+    kernels k;
+    kernels_fill(&k, isa);
+    buffers b(static_cast<size_t>(state.range(0)));
+    const fp_mode mode = fp_enter();
+    for (auto _ : state) {
+        run(k, b);
+        benchmark::ClobberMemory();
+    }
+    fp_leave(mode);
+    state.SetItemsProcessed(state.iterations() * state.range(0));
+}
+
+void enlist(const char *name, kernel_run run)
+{
+    static const char *const isas[] = { "", "portable", "avx2", "avx512" };
+    for (int32_t isa = SLG_ISA_PORTABLE; isa <= kernels_cpu_isa(); isa++)
+        benchmark::RegisterBenchmark((std::string(name) + "/" + isas[isa]).c_str(), time_kernel,
+                                     run, isa)
+            ->Arg(64)
+            ->Arg(4096)
+            ->Arg(1 << 16)
+            ->Arg(1 << 22);
+}
+
+} // namespace
+
+int main(int argc, char **argv)
+{
+#define K(result, name, args) enlist(#name, run_##name);
+    SLG_KERNELS(K)
+#undef K
+    benchmark::Initialize(&argc, argv);
+    if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+    benchmark::RunSpecifiedBenchmarks();
+    benchmark::Shutdown();
+}

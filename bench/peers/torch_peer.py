@@ -1,0 +1,158 @@
+"""PyTorch's side of the race, run by torch.c inside of the benchmark's process.
+
+make(name, buffers) returns an object with run(times) and, where results are not written into
+the buffers, fetch(), which puts them there and returns the loss (or None). Buffers are the
+addresses and shapes of the race; tensors are views of them. Kernels write into preallocated
+outputs, in inference mode, in a loop that TorchScript runs: a call then costs no Python.
+"""
+import ctypes
+
+import torch
+import torch.nn.functional as F
+
+aten = torch.ops.aten
+
+# Where a call is short, the loop must not be Python's.
+loops = torch.jit.CompilationUnit("""
+def softmax(x: Tensor, y: Tensor, times: int) -> None:
+    for i in range(times):
+        torch._softmax(x, 1, False, out=y)
+
+def log_softmax(x: Tensor, y: Tensor, times: int) -> None:
+    for i in range(times):
+        torch._log_softmax(x, 1, False, out=y)
+
+def logsumexp(x: Tensor, y: Tensor, times: int) -> None:
+    for i in range(times):
+        torch.logsumexp(x, 1, out=y)
+""")
+
+
+def version():
+    for line in torch.__config__.show().splitlines():
+        if "CPU capability" in line:
+            return f"{torch.__version__} ({line.split(':')[1].strip().lower()})"
+    return torch.__version__
+
+
+def set_threads(threads):
+    torch.set_num_threads(threads)
+
+
+def view(address, shape, dtype=torch.float32):
+    count = 1
+    for n in shape:
+        count *= n
+    size = count * (8 if dtype == torch.int64 else 4)
+    memory = (ctypes.c_char * size).from_address(address)
+    return torch.frombuffer(memory, dtype=dtype).view(*shape)
+
+
+class Script:
+    def __init__(self, name, x, y):
+        self.loop, self.x, self.y = getattr(loops, name), x, y
+
+    def run(self, times):
+        with torch.inference_mode():
+            self.loop(self.x, self.y, times)
+
+
+class Autograd:
+    """loss = f(*leaves), and the gradients of the leaves: what a user writes."""
+
+    def __init__(self, f, leaves, outputs):
+        self.f = f
+        self.leaves = [leaf.requires_grad_() for leaf in leaves]
+        self.outputs, self.grads, self.loss = outputs, None, None
+
+    def run(self, times):
+        for _ in range(times):
+            self.grads = None
+            self.loss = loss = self.f(*self.leaves)
+            self.grads = torch.autograd.grad(loss, self.leaves)
+
+    def fetch(self):
+        with torch.no_grad():
+            for out, grad in zip(self.outputs, self.grads):
+                out.copy_(grad)
+        self.grads = None
+        return self.loss.item()
+
+
+class CrossEntropyKernels:
+    """The kernels that autograd calls, without autograd and without allocation."""
+
+    def __init__(self, x, target, dx):
+        self.x, self.target, self.dx = x, target, dx
+        self.logp, self.dlogp = torch.empty_like(x), torch.empty_like(x)
+        self.loss, self.total, self.one = torch.empty(()), torch.empty(()), torch.ones(())
+
+    def step(self):
+        torch._log_softmax(self.x, 1, False, out=self.logp)
+        aten.nll_loss_forward.output(
+            self.logp, self.target, None, 1, -100, output=self.loss, total_weight=self.total)
+        aten.nll_loss_backward.grad_input(
+            self.one, self.logp, self.target, None, 1, -100, self.total, grad_input=self.dlogp)
+        aten._log_softmax_backward_data.out(
+            self.dlogp, self.logp, 1, torch.float32, out=self.dx)
+
+    def run(self, times):
+        with torch.inference_mode():
+            for _ in range(times):
+                self.step()
+
+    def fetch(self):
+        return self.loss.item()
+
+
+class LinearKernels(CrossEntropyKernels):
+    def __init__(self, hidden, weight, target, dhidden, dweight):
+        self.hidden, self.weight, self.dhidden, self.dweight = hidden, weight, dhidden, dweight
+        logits = torch.empty(hidden.shape[0], weight.shape[0])
+        super().__init__(logits, target, logits)
+
+    def step(self):
+        torch.mm(self.hidden, self.weight.t(), out=self.x)
+        super().step()
+        torch.mm(self.dx, self.weight, out=self.dhidden)
+        torch.mm(self.dx.t(), self.hidden, out=self.dweight)
+
+
+class AdamW:
+    def __init__(self, w, grad, sizes, foreach):
+        leaves = []
+        for leaf, g in zip(w.split(sizes), grad.split(sizes)):
+            leaf = leaf.detach().requires_grad_()
+            leaf.grad = g
+            leaves.append(leaf)
+        self.optimizer = torch.optim.AdamW(leaves, lr=1e-3, weight_decay=0.01, foreach=foreach)
+
+    def run(self, times):
+        for _ in range(times):
+            self.optimizer.step()
+
+
+def make(name, b):
+    """b: rows, cols, dim, sizes, and addresses by name, 0 where the race has no such buffer."""
+    rows, cols, dim = b["rows"], b["cols"], b["dim"]
+    if name in ("softmax", "log_softmax"):
+        return Script(name, view(b["x"], (rows, cols)), view(b["y"], (rows, cols)))
+    if name == "logsumexp":
+        return Script(name, view(b["x"], (rows, cols)), view(b["row_out"], (rows,)))
+    if name.startswith("adamw"):
+        return AdamW(view(b["x"], (cols,)), view(b["grad"], (cols,)), b["sizes"],
+                     name == "adamw_foreach")
+    target = view(b["target"], (rows,), torch.int64)
+    if name.startswith("cross_entropy"):
+        x, y = view(b["x"], (rows, cols)), view(b["y"], (rows, cols))
+        if name == "cross_entropy_kernels":
+            return CrossEntropyKernels(x, target, y)
+        return Autograd(lambda x: F.cross_entropy(x, target), [x], [y])
+    hidden, dhidden = view(b["hidden"], (rows, dim)), view(b["dhidden"], (rows, dim))
+    weight, dweight = view(b["weight"], (cols, dim)), view(b["dweight"], (cols, dim))
+    if name == "linear_kernels":
+        return LinearKernels(hidden, weight, target, dhidden, dweight)
+    if name == "linear":
+        return Autograd(lambda h, w: F.cross_entropy(F.linear(h, w), target), [hidden, weight],
+                        [dhidden, dweight])
+    raise ValueError(name)

@@ -1,0 +1,53 @@
+/*
+ * bounds.h - what the kernels promise, in u = 2^-24 = 6.0e-8; docs/numerics.md quotes it.
+ *
+ * A relative error, unless it says of what. Beside each promise: the largest error seen on
+ * portable, avx2, avx512, by the tests here (and, where 2048 times the same value is hardest, by a
+ * search over 60000 values, once). Where n or the values are unlimited, so is the promise.
+ *
+ * Exponentials below BOUND_zero may be 0; those of exp_emit also below BOUND_zero times its factor,
+ * where that is more than 1.
+ */
+#ifndef TESTS_KERNELS_BOUNDS_H
+#define TESTS_KERNELS_BOUNDS_H
+
+#define BOUND_zero 0x1p-124
+
+/* exp(x) as all kernels have it: test_exp.c, over the floats of its range. */
+#define BOUND_exp 7.5          /* 6.7  6.5  5.4; 3.4  3.1  2.3 for T not 1 */
+#define BOUND_exp_near 4.0     /* 3.9  3.6  2.3; the same within e^20 of the reference */
+#define BOUND_ext_exp_ulp 2.0  /* 1.98; m for |x| <= 1000, in ulp of float32 */
+#define BOUND_ext_exp_far 17.0 /* 15.9; m up to |x| = 1e6, in ulp; twice that up to 2^21 */
+
+/* Absolute, of the log-sum-exp; which is relative, of the sum. */
+#define BOUND_lse 11.0             /* 8.4   7.9   6.7 */
+#define BOUND_exp_emit 8.0         /* 6.9   6.6   6.5; with c: of |a exp| + |c| */
+#define BOUND_exp_emit_q 8.0       /* 6.4   5.5   5.4; of |a exp| + |b q| */
+#define BOUND_softmax_row 14.0     /* 9.5   9.7   8.0; the log-sum-exp as BOUND_lse */
+#define BOUND_exp_store 14.0
+#define BOUND_log_emit 2.5         /* 1.92  1.92  1.92 */
+#define BOUND_softmax_bwd 2.5      /* 1.98  1.98  1.98; of |s y| (|dy| + |dot|) */
+#define BOUND_log_softmax_bwd 8.0  /* 6.3   5.9   4.9; of |s| (|dy| + exp(y) |sum|) */
+#define BOUND_ext_exp 4.0          /* 2.7   2.7   2.7; 16 times that past 1000 */
+#define BOUND_softmax_two_pass 16.0  /* 12.6  12.6  9.5 */
+#define BOUND_softmax_recompute 14.0 /* 9.2  10.3  9.5 */
+#define BOUND_softmax_reload 14.0    /* 8.4   7.8   7.7 */
+#define BOUND_max 0
+#define BOUND_find 0
+#define BOUND_dot 12.0             /* 9.5   9.1   9.0; of sum |x| (|y| + |shift|) */
+#define BOUND_live_sums 22.0       /* 17.7  17.1  17.1; of sum |w| (|x| + |shift|), sum |w| */
+#define BOUND_target_mix 2.5       /* 1.94  1.94  1.94; of |w| (|p q| + |u|) */
+#define BOUND_softcap 5.0          /* 4.1   4.4   3.6 */
+#define BOUND_mul 1.0
+#define BOUND_mask 0
+#define BOUND_scale 1.0            /* 1, rounded once, as the next */
+#define BOUND_add 1.0
+#define BOUND_stream 0
+#define BOUND_widen_bf16 0         /* and nearest, ties to even, in all conversions */
+#define BOUND_widen_f16 0
+#define BOUND_narrow_bf16 0
+#define BOUND_narrow_f16 0
+#define BOUND_adamw 4.5            /* 3.6   3.6   3.6; of the magnitudes that are added up */
+#define BOUND_sgd 3.5              /* 2.8   2.8   2.8 */
+
+#endif

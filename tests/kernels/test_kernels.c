@@ -1,0 +1,810 @@
+/*
+ * Every kernel of kernels.h on every ISA: see kernel_test.h. The table at the end is made of
+ * SLG_KERNELS, so a kernel without a spec here does not compile.
+ */
+#include "kernel_test.h"
+#include "softmax/parts.h"
+
+enum { F4 = sizeof(float), F2 = sizeof(uint16_t) };
+
+/* Added to the scale where terms below 2^-126 are flushed and the sum need not be: one u of it. */
+#define FLUSHED 0x1p-101
+
+static const float *in(const call *c, int i) { return c->in[i]; }
+static float *out(const call *c, int j) { return c->out[j]; }
+
+static bool has_nan(const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (isnan(x[i])) return true;
+    return false;
+}
+
+static float max_of(const float *x, size_t n)
+{
+    float max = -INFINITY;
+    for (size_t i = 0; i < n; i++)
+        if (x[i] > max) max = x[i];
+    return max;
+}
+
+/* What the exponential is taken of; it grows with x. */
+typedef double (*argument)(const call *c, float x);
+
+/* sum exp(z(x)) = sum * exp(top), for a maximum that is finite */
+typedef struct row_sum { double top, sum; } row_sum;
+
+static row_sum sum_of(const call *c, const float *x, argument z)
+{
+    row_sum s = { z(c, max_of(x, c->n)), 0 };
+    for (size_t i = 0; i < c->n; i++) s.sum += exp(z(c, x[i]) - s.top);
+    return s;
+}
+
+static double lse_of(row_sum s) { return s.top + log(s.sum); }
+
+/* ---- The exponential --------------------------------------------------------------------- */
+
+/* Temperatures and `pre` of the variants. */
+static const struct { double t; float pre; } args[] = {
+    { 1, 0 }, { 0.7, 0 }, { 7, 50 }, { 0.03, 0 }, { 100, -3 }, { 1, 2.5f },
+};
+
+static exp_arg arg_of(const call *c)
+{
+    size_t v = (size_t)c->variant % COUNT(args);
+    return exp_arg_of(args[v].t, args[v].pre);
+}
+
+static double reduced(const call *c, float x)
+{
+    size_t v = (size_t)c->variant % COUNT(args);
+    return (double)(x - args[v].pre) / args[v].t;
+}
+
+/* Some of every kind: plain, wide, with masked classes. */
+static void logits(const call *c)
+{
+    float *x = c->in[0];
+    const double spread[] = { 1, 10, 300 };
+    const double s = spread[(c->n + (size_t)c->variant) % 3];
+    for (size_t i = 0; i < c->n; i++) {
+        x[i] = (float)(s * (double)x[i]);
+        if (c->n % 5 == 4 && i % 3 == 1) x[i] = -INFINITY;
+    }
+}
+
+static void run_lse(const kernel_table *k, call *c)
+{
+    const exp_arg arg = arg_of(c);
+    lse_part p = LSE_EMPTY;
+    size_t piece = c->variant < 6 ? 0 : c->n / 3; /* a row may come in pieces */
+    k->lse(piece, in(c, 0), &arg, &p);
+    k->lse(c->n - piece, in(c, 0) + piece, &arg, &p);
+    c->got[0] = p.sum, c->got[1] = (double)p.ref, c->got[2] = (double)p.max;
+}
+
+static void check_part(const call *c, worst_t *w, const exp_arg *arg)
+{
+    const float *x = in(c, 0), max = max_of(x, c->n);
+    const double sum = c->got[0], ref = c->got[1];
+    if (has_nan(x, c->n)) {
+        note(w, 0, sum, NAN, 1);
+    } else if (max == -INFINITY) {
+        note(w, 0, sum, 0, 1), note(w, 1, ref, -INFINITY, 1), note(w, 2, c->got[2], -INFINITY, 1);
+    } else if (fabs((double)max * (double)arg->log2e_t) > (double)EXP_LIMIT) {
+        /* To be seen by row_settle. */
+        bool seen = !isfinite(sum) || fabs(c->got[2] * (double)arg->log2e_t) > (double)EXP_LIMIT;
+        note(w, 0, seen, 1, 1);
+    } else {
+        note(w, 0, log(sum) + ref * arg->unit, lse_of(sum_of(c, x, reduced)), 1);
+        note(w, 1, rint(ref), ref, 0), note(w, 2, c->got[2], (double)max, 0);
+    }
+}
+
+static void check_lse(const call *c, worst_t *w)
+{
+    const exp_arg arg = arg_of(c);
+    check_part(c, w, &arg);
+}
+
+static const spec spec_lse = {
+    .name = "lse", .bound = BOUND_lse, .variants = 12, .in = { F4 }, .special = { ANY_VALUE },
+    .prepare = logits, .run = run_lse, .check = check_lse,
+};
+
+/* y = a exp(z) 2^-ref + c, with z within 2^30 of ref, as pass 1 leaves it. */
+static exp_out out_of(const call *c)
+{
+    static const float factors[] = { 1.0f, 0.37f, 3e-7f, -0.9f, 0.0f, 5.0f, 1e5f };
+    exp_out e = { .arg = arg_of(c) };
+    e.a = factors[c->variant % 7];
+    e.c = c->variant % 5 == 2 ? 0.25f : 0.0f;
+    float max = max_of(pristine[0], c->n);
+    if (isfinite(max)) e.ref = rintf((max - e.arg.pre) * e.arg.log2e_t);
+    e.ref = fmaxf(e.ref - (c->variant % 4 == 3 ? 30 : 0), -EXP_LIMIT);
+    return e;
+}
+
+static int store_of(const call *c) { return c->variant % 2 ? STORE_STREAM : STORE_CACHED; }
+
+static void run_exp_emit(const kernel_table *k, call *c)
+{
+    const exp_out e = out_of(c);
+    k->exp_emit(c->n, in(c, 0), &e, out(c, 0), store_of(c));
+}
+
+static void check_emitted(const call *c, worst_t *w, float b, const float *q)
+{
+    const exp_out e = out_of(c);
+    for (size_t i = 0; i < c->n; i++) {
+        float x = in(c, 0)[i];
+        double p = (double)e.a * exp(reduced(c, x) - (double)e.ref * e.arg.unit);
+        double add = q ? (double)b * (double)q[i] : (double)e.c;
+        double zero = BOUND_zero * fmax(1, fabs((double)e.a)); /* what may be 0 */
+        if (x == -INFINITY)
+            note(w, i, (double)out(c, 0)[i], 0, 0);
+        else if (fabs(p) >= zero || fabs((double)out(c, 0)[i] - add) > fabs(add) * 0x1p-24 + FLT_MIN)
+            note(w, i, (double)out(c, 0)[i], p + add, fabs(p) + fabs(add) + (q ? FLUSHED : 0));
+    }
+}
+
+static void check_exp_emit(const call *c, worst_t *w) { check_emitted(c, w, 0, NULL); }
+
+static const spec spec_exp_emit = {
+    .name = "exp_emit", .bound = BOUND_exp_emit, .variants = 14, .in = { F4 }, .out = { F4 },
+    .special = { NOT_ABOVE }, .alias = { 1 }, .prepare = logits, .run = run_exp_emit,
+    .check = check_exp_emit,
+};
+
+/* One exp an element, kept with its sum: c->got[0]. */
+static void run_exp_store(const kernel_table *k, call *c)
+{
+    const exp_out e = out_of(c);
+    c->got[0] = k->exp_store(c->n, in(c, 0), &e.arg, e.ref, out(c, 0));
+}
+
+static void check_exp_store(const call *c, worst_t *w)
+{
+    const exp_out e = out_of(c);
+    double sum = 0;
+    for (size_t i = 0; i < c->n; i++) {
+        float x = in(c, 0)[i];
+        double p = x == -INFINITY ? 0 : exp(reduced(c, x) - (double)e.ref * e.arg.unit);
+        sum += p;
+        note(w, i, (double)out(c, 0)[i], p, p);
+    }
+    note(w, c->n, c->got[0], sum, sum + FLUSHED);
+}
+
+static const spec spec_exp_store = {
+    .name = "exp_store", .bound = BOUND_exp_store, .variants = 14, .in = { F4 }, .out = { F4 },
+    .special = { NOT_ABOVE }, .alias = { 1 }, .prepare = logits, .run = run_exp_store,
+    .check = check_exp_store,
+};
+
+static const float q_factor = -1.75f;
+
+static void run_exp_emit_q(const kernel_table *k, call *c)
+{
+    const exp_out e = out_of(c);
+    k->exp_emit_q(c->n, in(c, 0), &e, q_factor, in(c, 1), out(c, 0), store_of(c));
+}
+
+static void check_exp_emit_q(const call *c, worst_t *w) { check_emitted(c, w, q_factor, in(c, 1)); }
+
+static const spec spec_exp_emit_q = {
+    .name = "exp_emit_q", .bound = BOUND_exp_emit_q, .variants = 12, .in = { F4, F4 },
+    .out = { F4 }, .special = { NOT_ABOVE, ANY_VALUE }, .alias = { 3 }, .prepare = logits,
+    .run = run_exp_emit_q, .check = check_exp_emit_q,
+};
+
+/* ---- Rows at once ------------------------------------------------------------------------ */
+
+static void check_softmax(const call *c, worst_t *w, argument z, row_sum s)
+{
+    for (size_t i = 0; i < c->n; i++) {
+        double want = exp(z(c, in(c, 0)[i]) - s.top) / s.sum;
+        note(w, i, (double)out(c, 0)[i], want, want);
+    }
+}
+
+static void run_softmax_row(const kernel_table *k, call *c)
+{
+    const exp_arg arg = arg_of(c);
+    lse_part p = LSE_EMPTY;
+    c->got[3] = k->softmax_row(c->n, in(c, 0), &arg, out(c, 0), &p);
+    c->got[0] = p.sum, c->got[1] = (double)p.ref, c->got[2] = (double)p.max;
+}
+
+static void check_softmax_row(const call *c, worst_t *w)
+{
+    const exp_arg arg = arg_of(c);
+    const float *x = in(c, 0), max = max_of(x, c->n);
+    bool ordinary = c->n > 0 && !has_nan(x, c->n) && arg.pre == 0
+                 && fabs((double)max * (double)arg.log2e_t) <= (double)EXP_LIMIT;
+    note(w, 0, c->got[3], ordinary, 0);
+    if (!ordinary) return;
+    check_part(c, w, &arg);
+    check_softmax(c, w, reduced, sum_of(c, x, reduced));
+}
+
+static const spec spec_softmax_row = {
+    .name = "softmax_row", .bound = BOUND_softmax_row, .variants = 5, .in = { F4 }, .out = { F4 },
+    .special = { ANY_VALUE }, .alias = { 1 }, .prepare = logits, .run = run_softmax_row,
+    .check = check_softmax_row,
+};
+
+static const double factors[] = { 1, 1 / 0.7, 1 / 7.0 };
+
+static double scaled(const call *c, float x)
+{
+    return (double)x * factors[c->variant];
+}
+
+static void check_named(const call *c, worst_t *w, bool two_pass)
+{
+    const float *x = in(c, 0), max = max_of(x, c->n);
+    const double factor = factors[c->variant];
+    const bool nan = has_nan(x, c->n);
+    if (!c->got[0]) { /* it need not refuse a maximum just below its limit */
+        bool may = c->n == 0 || nan || !isfinite(max)
+                || (two_pass && fabs((double)max * factor) > 0x1p21 - 256);
+        note(w, 0, may, 1, 0);
+        return;
+    }
+    if (nan) {
+        note(w, 0, two_pass, 0, 0), note(w, 1, c->got[1], NAN, 1);
+        for (size_t i = 0; i < c->n; i++) note(w, i, (double)out(c, 0)[i], NAN, 1);
+        return;
+    }
+    const row_sum s = sum_of(c, x, scaled);
+    check_softmax(c, w, scaled, s);
+    note(w, c->n, c->got[1], lse_of(s), 1 + fabs(lse_of(s)) * 0x1p-20);
+}
+
+#define NAMED(kernel, two)                                                                           \
+    static void run_##kernel(const kernel_table *k, call *c)                                       \
+    {                                                                                              \
+        c->got[0] = k->kernel(c->n, in(c, 0), factors[c->variant], out(c, 0), &c->got[1]);         \
+    }                                                                                              \
+    static void check_##kernel(const call *c, worst_t *w) { check_named(c, w, two); }                \
+    static const spec spec_##kernel = {                                                            \
+        .name = #kernel, .bound = BOUND_##kernel, .variants = 3, .in = { F4 }, .out = { F4 },          \
+        .special = { ANY_VALUE }, .alias = { 1 }, .prepare = logits, .run = run_##kernel,          \
+        .check = check_##kernel,                                                                   \
+    };
+
+NAMED(softmax_two_pass, true)
+NAMED(softmax_recompute, false)
+NAMED(softmax_reload, false)
+
+static void run_ext_exp(const kernel_table *k, call *c)
+{
+    k->ext_exp(c->n, in(c, 0), out(c, 0), out(c, 1));
+}
+
+static void check_ext_exp(const call *c, worst_t *w)
+{
+    for (size_t i = 0; i < c->n; i++) {
+        const double x = fmin(fmax((double)in(c, 0)[i], -0x1p21), 0x1p21);
+        const double m = (double)out(c, 0)[i], n = (double)out(c, 1)[i];
+        if (isnan(in(c, 0)[i])) {
+            note(w, i, m, NAN, 1);
+            continue;
+        }
+        /* n is the nearest whole number, or next to it where x log2(e) was rounded. */
+        double want = exp(x - n * 0.69314718055994531);
+        note(w, i, m, want, fabs(x) <= 1000 ? want : want * 16);
+        note(w, i, rint(n), n, 0);
+        note(w, i, fabs(n - x * 1.4426950408889634) <= 0.5 + fabs(x) * 0x1p-23, 1, 0);
+    }
+}
+
+static const spec spec_ext_exp = {
+    .name = "ext_exp", .bound = BOUND_ext_exp, .variants = 3, .in = { F4 }, .out = { F4, F4 },
+    .special = { ANY_VALUE }, .alias = { 1, 1 }, .prepare = logits, .run = run_ext_exp,
+    .check = check_ext_exp,
+};
+
+static log_arg log_arg_of(const call *c)
+{
+    static const struct { double s, lse; float pre; } v[] = {
+        { 1, 4.25, 0 }, { 1 / 0.7, -3.1, 0 }, { 1 / 7.0, 1e4 / 3, 50 }, { 1e20, 1e21, 0 },
+    };
+    const double s = v[c->variant / 2].s, lse = v[c->variant / 2].lse;
+    log_arg a = { .s_hi = (float)s, .lse_hi = (float)lse, .pre = v[c->variant / 2].pre };
+    a.s_lo = (float)(s - (double)a.s_hi), a.lse_lo = (float)(lse - (double)a.lse_hi);
+    a.unit = a.pre == 0 ? 1.0f : 0.5f;
+    return a;
+}
+
+static void run_log_emit(const kernel_table *k, call *c)
+{
+    const log_arg a = log_arg_of(c);
+    k->log_emit(c->n, in(c, 0), &a, out(c, 0), store_of(c));
+}
+
+static void check_log_emit(const call *c, worst_t *w)
+{
+    const log_arg a = log_arg_of(c);
+    for (size_t i = 0; i < c->n; i++) {
+        const double x = (double)(in(c, 0)[i] * a.unit - a.pre);
+        const double z = x * ((double)a.s_hi + (double)a.s_lo);
+        const double lse = (double)a.lse_hi + (double)a.lse_lo;
+        note(w, i, (double)out(c, 0)[i], z - lse, fabs(z - lse) + (fabs(z) + fabs(lse)) * 0x1p-24);
+    }
+}
+
+static const spec spec_log_emit = {
+    .name = "log_emit", .bound = BOUND_log_emit, .variants = 8, .in = { F4 }, .out = { F4 },
+    .special = { MINUS_INF | A_NAN | ZEROS | TINY | HUGE_DOWN }, .alias = { 1 }, .prepare = logits,
+    .run = run_log_emit, .check = check_log_emit,
+};
+
+/* ---- Gradients --------------------------------------------------------------------------- */
+
+static const float slopes[][2] = { { 1.0f, 0.75f }, { 0.125f, -2.5f }, { 30.0f, 0.0f } }; /* s, d */
+
+/* Probabilities, some 0, in input 0; or their logarithms, some -inf. */
+static void probabilities(const call *c)
+{
+    float *y = c->in[0];
+    for (size_t i = 0; i < c->n; i++)
+        y[i] = c->n == 2048 ? y[0] : i % 4 == 2 ? 0.0f : (float)uniform();
+}
+
+static void log_probabilities(const call *c)
+{
+    float *y = c->in[0];
+    for (size_t i = 0; i < c->n; i++) y[i] = i % 4 == 2 ? -INFINITY : (float)(50 * log(uniform()));
+}
+
+static void run_softmax_bwd(const kernel_table *k, call *c)
+{
+    const float *f = slopes[c->variant];
+    k->softmax_bwd(c->n, in(c, 0), in(c, 1), f[1], f[0], out(c, 0));
+}
+
+static void check_softmax_bwd(const call *c, worst_t *w)
+{
+    const double s = (double)slopes[c->variant][0], dot = (double)slopes[c->variant][1];
+    for (size_t i = 0; i < c->n; i++) {
+        const double y = (double)in(c, 0)[i], dy = (double)in(c, 1)[i];
+        double want = y != 0 ? s * y * (dy - dot) : 0;
+        note(w, i, (double)out(c, 0)[i], want, fabs(s * y) * (fabs(dy) + fabs(dot)) + FLUSHED);
+    }
+}
+
+static const spec spec_softmax_bwd = {
+    .name = "softmax_bwd", .bound = BOUND_softmax_bwd, .variants = 3, .in = { F4, F4 },
+    .out = { F4 }, .special = { A_NAN | ZEROS, ANY_VALUE }, .alias = { 3 },
+    .prepare = probabilities, .run = run_softmax_bwd, .check = check_softmax_bwd,
+};
+
+static void run_log_softmax_bwd(const kernel_table *k, call *c)
+{
+    const float *f = slopes[c->variant];
+    k->log_softmax_bwd(c->n, in(c, 0), in(c, 1), f[1], f[0], out(c, 0));
+}
+
+static void check_log_softmax_bwd(const call *c, worst_t *w)
+{
+    const double s = (double)slopes[c->variant][0], sum = (double)slopes[c->variant][1];
+    for (size_t i = 0; i < c->n; i++) {
+        const double y = (double)in(c, 0)[i], dy = (double)in(c, 1)[i], p = exp(y) * sum;
+        double want = y == -INFINITY ? 0 : s * (dy - p);
+        note(w, i, (double)out(c, 0)[i], isnan(y) ? NAN : want, fabs(s) * (fabs(dy) + fabs(p) + FLUSHED));
+    }
+}
+
+static const spec spec_log_softmax_bwd = {
+    .name = "log_softmax_bwd", .bound = BOUND_log_softmax_bwd, .variants = 3, .in = { F4, F4 },
+    .out = { F4 }, .special = { NOT_ABOVE, ANY_VALUE }, .alias = { 3 },
+    .prepare = log_probabilities, .run = run_log_softmax_bwd, .check = check_log_softmax_bwd,
+};
+
+/* ---- Sums and searches ------------------------------------------------------------------- */
+
+static void run_max(const kernel_table *k, call *c) { c->got[0] = (double)k->max(c->n, in(c, 0)); }
+
+static void check_max(const call *c, worst_t *w)
+{
+    if (has_nan(in(c, 0), c->n)) return;
+    note(w, 0, c->got[0], (double)max_of(in(c, 0), c->n), 0);
+}
+
+static const spec spec_max = {
+    .name = "max", .bound = BOUND_max, .variants = 1, .in = { F4 }, .special = { ANY_VALUE },
+    .run = run_max, .check = check_max,
+};
+
+/* What is looked for: something of the row, at several places; or of no row. */
+static float sought(const call *c)
+{
+    const float *x = pristine[0];
+    if (c->variant == 3 || c->n == 0) return 1e30f;
+    return x[c->variant == 0 ? 0 : c->variant == 1 ? c->n - 1 : c->n / 2];
+}
+
+static void run_find(const kernel_table *k, call *c)
+{
+    c->got[0] = (double)k->find(c->n, in(c, 0), sought(c));
+}
+
+static void check_find(const call *c, worst_t *w)
+{
+    const float value = sought(c);
+    size_t i = 0;
+    while (i < c->n && in(c, 0)[i] != value) i++;
+    note(w, 0, c->got[0], (double)i, 0);
+}
+
+static void few_values(const call *c) /* so that the first of several is asked for */
+{
+    float *x = c->in[0];
+    for (size_t i = 0; i < c->n; i++) x[i] = rintf(x[i] * 20) + 1000;
+}
+
+static const spec spec_find = {
+    .name = "find", .bound = BOUND_find, .variants = 4, .in = { F4 },
+    .special = { ANY_VALUE & ~TINY }, .prepare = few_values, .run = run_find, .check = check_find,
+};
+
+static const float shifts[] = { 0.0f, 1.5f };
+
+static void run_dot(const kernel_table *k, call *c)
+{
+    c->got[0] = k->dot(c->n, in(c, 0), in(c, 1), shifts[c->variant]);
+}
+
+static void check_dot(const call *c, worst_t *w)
+{
+    double sum = 0, scale = 0;
+    for (size_t i = 0; i < c->n; i++) {
+        double x = (double)in(c, 0)[i], y = (double)in(c, 1)[i], s = (double)shifts[c->variant];
+        if (fabs(x) < (double)FLT_MIN) continue; /* read as 0 */
+        sum += x * (y - s), scale += fabs(x) * (fabs(y) + fabs(s));
+    }
+    if (scale > 3e38 && !isnan(sum)) return; /* overflows within a block */
+    note(w, 0, c->got[0], sum, scale + (double)c->n * FLUSHED);
+}
+
+static const spec spec_dot = {
+    .name = "dot", .bound = BOUND_dot, .variants = 2, .in = { F4, F4 },
+    .special = { ANY_VALUE, ANY_VALUE }, .prepare = probabilities, .run = run_dot,
+    .check = check_dot,
+};
+
+static void run_live_sums(const kernel_table *k, call *c)
+{
+    const float *w = c->variant & 1 ? in(c, 1) : NULL;
+    k->live_sums(c->n, in(c, 0), w, shifts[c->variant / 2], c->got);
+}
+
+static void check_live_sums(const call *c, worst_t *w)
+{
+    double sum[3] = { 0 }, scale[2] = { 0 };
+    for (size_t i = 0; i < c->n; i++) {
+        double x = (double)in(c, 0)[i], u = c->variant & 1 ? (double)in(c, 1)[i] : 1;
+        double s = (double)shifts[c->variant / 2];
+        if (x == -INFINITY) continue;
+        if (fabs(u) < (double)FLT_MIN) u = 0;
+        sum[0] += u == 0 ? 0 : u * (x - s), scale[0] += u == 0 ? 0 : fabs(u) * (fabs(x) + fabs(s));
+        sum[1] += u, scale[1] += fabs(u);
+        sum[2]++;
+    }
+    for (size_t i = 0; i < 2; i++)
+        if (!(scale[i] > 3e38) || isnan(sum[i])) 
+            note(w, i, c->got[i], sum[i], scale[i] + (double)c->n * FLUSHED);
+    note(w, 2, c->got[2], sum[2], 0);
+}
+
+static const spec spec_live_sums = {
+    .name = "live_sums", .bound = BOUND_live_sums, .variants = 4, .in = { F4, F4 },
+    .special = { ANY_VALUE, ANY_VALUE }, .prepare = log_probabilities, .run = run_live_sums,
+    .check = check_live_sums,
+};
+
+/* ---- Element by element ------------------------------------------------------------------ */
+
+static void run_target_mix(const kernel_table *k, call *c)
+{
+    const float *q = c->variant & 1 ? in(c, 1) : NULL, *w = c->variant & 2 ? in(c, 2) : NULL;
+    k->target_mix(c->n, in(c, 0), q, 0.9f, 0.1f / 3, w, out(c, 0));
+}
+
+static void check_target_mix(const call *c, worst_t *w)
+{
+    for (size_t i = 0; i < c->n; i++) {
+        double q = c->variant & 1 ? (double)in(c, 1)[i] : 0;
+        double f = c->variant & 2 ? (double)in(c, 2)[i] : 1;
+        double u = in(c, 0)[i] == -INFINITY ? 0 : (double)(0.1f / 3);
+        q *= (double)0.9f;
+        note(w, i, (double)out(c, 0)[i], f * (q + u), fabs(f) * (fabs(q) + fabs(u)));
+    }
+}
+
+static const spec spec_target_mix = {
+    .name = "target_mix", .bound = BOUND_target_mix, .variants = 4, .in = { F4, F4, F4 },
+    .out = { F4 }, .special = { ANY_VALUE, ANY_VALUE & ~TINY, ANY_VALUE & ~TINY }, .alias = { 7 },
+    .prepare = log_probabilities, .run = run_target_mix, .check = check_target_mix,
+};
+
+static const float caps[] = { 30.0f, 1.0f, 0.5f };
+
+static void run_softcap(const kernel_table *k, call *c)
+{
+    k->softcap(c->n, in(c, 0), caps[c->variant], out(c, 0), out(c, 1));
+}
+
+/* The slope to its own relative precision, down to where it is flushed. */
+static void check_softcap(const call *c, worst_t *w)
+{
+    const double cap = (double)caps[c->variant];
+    for (size_t i = 0; i < c->n; i++) {
+        float x = in(c, 0)[i];
+        double want = x == -INFINITY ? -INFINITY : cap * tanh((double)x / cap);
+        double e = exp(-2 * fabs((double)x / cap)), slope = 4 * e / ((1 + e) * (1 + e));
+        if (x == -INFINITY) slope = 0;
+        note(w, i, (double)out(c, 0)[i], want, fabs(want));
+        if (isnan(slope) || slope > 0x1p-120)
+            note(w, i, (double)out(c, 1)[i], slope, slope * (2 + 2 * fabs((double)x / cap)));
+        else
+            note(w, i, out(c, 1)[i] <= 0x1p-118f ? 0 : 1, 0, 0);
+    }
+}
+
+static const spec spec_softcap = {
+    .name = "softcap", .bound = BOUND_softcap, .variants = 3, .in = { F4 }, .out = { F4, F4 },
+    .special = { ANY_VALUE }, .alias = { 1, 0 }, .run = run_softcap, .check = check_softcap,
+};
+
+static void run_mul(const kernel_table *k, call *c) { k->mul(c->n, in(c, 1), out(c, 0)); }
+
+static void check_mul(const call *c, worst_t *w)
+{
+    for (size_t i = 0; i < c->n; i++) {
+        double x = (double)in(c, 1)[i], y = (double)in(c, 0)[i], want = x == 0 ? 0 : x * y;
+        note(w, i, (double)out(c, 0)[i], want, fabs(want) + FLUSHED);
+    }
+}
+
+static const spec spec_mul = {
+    .name = "mul", .bound = BOUND_mul, .variants = 1, .in = { F4, F4 }, .out = { F4 },
+    .update = 1, .special = { ANY_FINITE, ANY_FINITE }, .run = run_mul, .check = check_mul,
+};
+
+static void run_mask(const kernel_table *k, call *c)
+{
+    k->mask(c->n, in(c, 0), in(c, 1), out(c, 0));
+}
+
+static void check_mask(const call *c, worst_t *w)
+{
+    for (size_t i = 0; i < c->n; i++) {
+        bool live = isnan(in(c, 1)[i]) || fabsf(in(c, 1)[i]) >= FLT_MIN;
+        note(w, i, (double)out(c, 0)[i], live ? (double)in(c, 0)[i] : (double)-INFINITY, 0);
+    }
+}
+
+static void some_zero(const call *c)
+{
+    float *m = c->in[1];
+    for (size_t i = 0; i < c->n; i++) m[i] = uniform() < 0.4 ? 0.0f : 1.0f;
+}
+
+static const spec spec_mask = {
+    .name = "mask", .bound = BOUND_mask, .variants = 1, .in = { F4, F4 }, .out = { F4 },
+    .special = { ANY_VALUE, ANY_VALUE }, .alias = { 3 }, .prepare = some_zero, .run = run_mask,
+    .check = check_mask,
+};
+
+static void run_scale(const kernel_table *k, call *c)
+{
+    k->scale(c->n, in(c, 0), c->variant ? -2.0f : 1.0f / 3, out(c, 0));
+}
+
+static void check_scale(const call *c, worst_t *w)
+{
+    for (size_t i = 0; i < c->n; i++) {
+        double want = (double)in(c, 0)[i] * (double)(c->variant ? -2.0f : 1.0f / 3);
+        note(w, i, (double)out(c, 0)[i], want, fabs(want));
+    }
+}
+
+static const spec spec_scale = {
+    .name = "scale", .bound = BOUND_scale, .variants = 2, .in = { F4 }, .out = { F4 },
+    .special = { ANY_VALUE }, .alias = { 1 }, .run = run_scale, .check = check_scale,
+};
+
+static void run_add(const kernel_table *k, call *c) { k->add(c->n, in(c, 1), out(c, 0)); }
+
+static void check_add(const call *c, worst_t *w)
+{
+    for (size_t i = 0; i < c->n; i++) {
+        double want = (double)in(c, 0)[i] + (double)in(c, 1)[i];
+        note(w, i, (double)out(c, 0)[i], want, fabs(want));
+    }
+}
+
+static const spec spec_add = {
+    .name = "add", .bound = BOUND_add, .variants = 1, .in = { F4, F4 }, .out = { F4 },
+    .update = 1, .special = { ANY_VALUE, ANY_VALUE }, .run = run_add, .check = check_add,
+};
+
+static void run_stream(const kernel_table *k, call *c)
+{
+    /* Whole lines alone: what lies before and after is copied here. */
+    const size_t n = c->n, skew = (uintptr_t)c->in[0] / 4 % 16, head = skew ? 16 - skew : 0;
+    float *y = out(c, 0);
+    if (n < 16 + head || ((uintptr_t)y & 63) != ((uintptr_t)c->in[0] & 63)) {
+        memcpy(y, c->in[0], n * sizeof *y);
+        return;
+    }
+    const size_t whole = (n - head) / 16 * 16;
+    memcpy(y, c->in[0], head * sizeof *y);
+    k->stream(whole, in(c, 0) + head, y + head);
+    memcpy(y + head + whole, in(c, 0) + head + whole, (n - head - whole) * sizeof *y);
+}
+
+static void check_stream(const call *c, worst_t *w)
+{
+    note(w, 0, memcmp(c->in[0], c->out[0], c->n * sizeof(float)), 0, 0);
+}
+
+static const spec spec_stream = {
+    .name = "stream", .bound = BOUND_stream, .variants = 1, .in = { F4 }, .out = { F4 },
+    .special = { ANY_VALUE }, .run = run_stream, .check = check_stream,
+};
+
+/* ---- 16-bit types: values are the affair of test_convert.c -------------------------------- */
+
+static float float_of(uint32_t bits)
+{
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+static double from_bf16(uint16_t h) { return (double)float_of((uint32_t)h << 16); }
+
+static double from_f16(uint16_t h)
+{
+    int e = h >> 10 & 31, f = h & 1023;
+    double x = e == 31 ? (f ? NAN : INFINITY) : e ? ldexp(1024 + f, e - 25) : ldexp(f, -24);
+    return h >> 15 ? -x : x;
+}
+
+#define CONVERT(type)                                                                              \
+    static void run_widen_##type(const kernel_table *k, call *c)                                   \
+    {                                                                                              \
+        k->widen_##type(c->n, c->in[0], out(c, 0));                                                \
+    }                                                                                              \
+    static void check_widen_##type(const call *c, worst_t *w)                                        \
+    {                                                                                              \
+        const uint16_t *x = c->in[0];                                                              \
+        for (size_t i = 0; i < c->n; i++)                                                          \
+            note(w, i, (double)out(c, 0)[i], from_##type(x[i]), 0);                                \
+    }                                                                                              \
+    static const spec spec_widen_##type = {                                                        \
+        .name = "widen_" #type, .bound = BOUND_widen_##type, .variants = 1, .in = { F2 },          \
+        .out = { F4 }, .run = run_widen_##type, .check = check_widen_##type,                       \
+    };                                                                                             \
+    static void run_narrow_##type(const kernel_table *k, call *c)                                  \
+    {                                                                                              \
+        k->narrow_##type(c->n, in(c, 0), c->out[0]);                                               \
+    }                                                                                              \
+    static void check_narrow_##type(const call *c, worst_t *w)                                       \
+    {                                                                                              \
+        const uint16_t *y = c->out[0];                                                             \
+        for (size_t i = 0; i < c->n; i++) { /* nearest: both neighbours are no nearer */           \
+            double x = (double)in(c, 0)[i], got = from_##type(y[i]), e = fabs(got - x);            \
+            double up = from_##type((uint16_t)(y[i] + 1)), down = from_##type((uint16_t)(y[i] - 1)); \
+            bool right = isnan(x) ? isnan(got) : isinf(got) || isinf(x) ? fabs(x) >= 65520         \
+                                               : !(fabs(up - x) < e) && !(fabs(down - x) < e);     \
+            note(w, i, right, 1, 0);                                                               \
+        }                                                                                          \
+    }                                                                                              \
+    static const spec spec_narrow_##type = {                                                       \
+        .name = "narrow_" #type, .bound = BOUND_narrow_##type, .variants = 1, .in = { F4 },        \
+        .out = { F2 }, .special = { ANY_VALUE & ~TINY }, .run = run_narrow_##type,                 \
+        .check = check_narrow_##type,                                                              \
+    };
+
+CONVERT(bf16)
+CONVERT(f16)
+
+/* ---- Updates: inputs w, m, v (and g) become outputs w, m, v ------------------------------------ */
+
+static const adamw_arg adam_args[] = {
+    { 1, 0, 0.9f, 0.1f, 0.999f, 0.001f, 0.9999f, 1e-3f, 1, 1e-8f },
+    { 0.125f, 0.01f, 0.9f, 0.1f, 0.95f, 0.05f, 1, 2e-3f, 4.4721f, 1e-8f },
+    { 1, 0, 0, 1, 0, 1, 1, 1e-3f, 1, 0.5f },
+};
+
+static void squares(const call *c)
+{
+    float *v = c->in[2];
+    for (size_t i = 0; i < c->n; i++) v[i] *= v[i];
+}
+
+static void run_adamw(const kernel_table *k, call *c)
+{
+    k->adamw(c->n, out(c, 0), in(c, 3), out(c, 1), out(c, 2), &adam_args[c->variant]);
+}
+
+static void check_adamw(const call *c, worst_t *w)
+{
+    const adamw_arg *a = &adam_args[c->variant];
+    for (size_t i = 0; i < c->n; i++) {
+        double weight = (double)in(c, 0)[i], m = (double)in(c, 1)[i], v = (double)in(c, 2)[i];
+        double g1 = (double)a->grad_scale * (double)in(c, 3)[i], g2 = (double)a->decay_grad * weight;
+        double g = g1 + g2, first = (double)a->beta1 * m + (double)a->one_beta1 * g;
+        double second = (double)a->beta2 * v + (double)a->one_beta2 * g * g;
+        double down = sqrt(second) * (double)a->root + (double)a->eps;
+        double ratio = (double)a->step * first / down, keep = (double)a->keep * weight;
+        /* A gradient that cancels leaves its rounding in all three. */
+        double loss = (fabs(g1) + fabs(g2)) / fabs(g) - 1 > 0 ? (fabs(g1) + fabs(g2)) / fabs(g) : 1;
+        double first_size = fabs((double)a->beta1 * m) + fabs((double)a->one_beta1) * (fabs(g1) + fabs(g2));
+        note(w, i, (double)out(c, 1)[i], first, first_size);
+        note(w, i, (double)out(c, 2)[i], second, fabs(second) * loss);
+        note(w, i, (double)out(c, 0)[i], keep - ratio,
+             fabs(keep) + fabs((double)a->step) * first_size / down * loss);
+    }
+}
+
+static const spec spec_adamw = {
+    .name = "adamw", .bound = BOUND_adamw, .variants = 3, .in = { F4, F4, F4, F4 },
+    .out = { F4, F4, F4 }, .update = 3, .special = { A_NAN, A_NAN | ZEROS, ZEROS | TINY, A_NAN },
+    .prepare = squares, .run = run_adamw, .check = check_adamw,
+};
+
+static const sgd_arg sgd_args[] = {
+    { 1, 0, 1, 0.1f, 0, 1, 0 },
+    { 0.5f, 0.01f, 0.999f, 0.1f, 0.9f, 0.1f, 0 },
+    { 0.5f, 0.01f, 1, 0.1f, 0.9f, 1, 1 },
+};
+
+static void run_sgd(const kernel_table *k, call *c)
+{
+    k->sgd(c->n, out(c, 0), in(c, 2), c->variant ? out(c, 1) : NULL, &sgd_args[c->variant]);
+}
+
+static void check_sgd(const call *c, worst_t *w)
+{
+    const sgd_arg *a = &sgd_args[c->variant];
+    const double mu = (double)a->momentum, fresh = (double)a->one_dampening;
+    for (size_t i = 0; i < c->n; i++) {
+        double weight = (double)in(c, 0)[i], v = (double)in(c, 1)[i];
+        double g1 = (double)a->grad_scale * (double)in(c, 2)[i], g2 = (double)a->decay_grad * weight;
+        double g = g1 + g2, size = fabs(g1) + fabs(g2), mean = mu * v + fresh * g;
+        double mean_size = fabs(mu * v) + fabs(fresh) * size;
+        double move = !c->variant ? g : a->nesterov ? mu * mean + g : mean;
+        double move_size = !c->variant ? size : a->nesterov ? mu * mean_size + size : mean_size;
+        if (!c->variant) mean = v;
+        note(w, i, (double)out(c, 1)[i], mean, mean_size);
+        note(w, i, (double)out(c, 0)[i], (double)a->keep * weight - (double)a->lr * move,
+             fabs((double)a->keep * weight) + (double)a->lr * move_size);
+    }
+}
+
+static const spec spec_sgd = {
+    .name = "sgd", .bound = BOUND_sgd, .variants = 3, .in = { F4, F4, F4 }, .out = { F4, F4 },
+    .update = 2, .special = { A_NAN | ZEROS | TINY, A_NAN | ZEROS | TINY, ANY_VALUE },
+    .run = run_sgd, .check = check_sgd,
+};
+
+/* ---- All of them -------------------------------------------------------------------------- */
+
+int main(void)
+{
+#define AT(name, level) { #name " " level, check_kernel, NULL, NULL, &(kernel_item){ &spec_##name,
+#define K(result, name, args)                                                                      \
+    AT(name, "portable") SLG_ISA_PORTABLE } }, AT(name, "avx2") SLG_ISA_AVX2 } },                  \
+    AT(name, "avx512") SLG_ISA_AVX512 } },
+    const struct CMUnitTest tests[] = { SLG_KERNELS(K) };
+#undef K
+#undef AT
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
