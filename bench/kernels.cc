@@ -168,7 +168,7 @@ void run_adamw(const kernels &k, buffers &b)
 }
 void run_sgd(const kernels &k, buffers &b)
 {
-    const sgd_arg a = { 1.0f, 0.0f, 0.99999f, 1e-3f, 0.9f, 1.0f, 0 };
+    const sgd_arg a = { 1.0f, 0.0f, 1e-5f, 1e-3f, 0.9f, 1.0f, 0 };
     k.sgd(b.n, b.w, b.g, b.y, &a);
 }
 

@@ -196,17 +196,18 @@ SLG_API void slg_cross_entropy_opts_init(slg_cross_entropy_opts *opts, size_t si
  *   grad     out  NULL: not wanted
  *
  * A target that is a masked class: loss +inf, gradient as the formula gives for p[t] = 0.
- * A row with NaN or +inf: its loss and gradient are NaN. All classes masked: loss +inf, gradient
- * 0. A masked class always has gradient 0. Where the target dominates, loss and gradient keep
- * their relative precision (log1p of the others' share, not 1 - p).
+ * A row with NaN or +inf: its loss and gradient are NaN, masked classes too. All classes masked:
+ * loss +inf, gradient 0. In all other rows a masked class has gradient 0. Where a class index
+ * dominates, loss and gradient keep their relative precision (log1p of the others' share, not 1 - p);
+ * with distributions the loss is good to 1e-7 of the largest of its terms.
  *
  * Cost: one read of logits and one write of the gradient where two rows fit the L2 cache. Fused:
  * three GEMMs (two without dweight, one without gradients), scratch for a block of rows.
  *
  * Errors: SLG_ERR_NULL, SLG_ERR_SHAPE, SLG_ERR_DTYPE, SLG_ERR_STRIDE, SLG_ERR_OPTIONS,
  * SLG_ERR_MEMORY; SLG_ERR_RANGE for an index outside of [0, cols) that is not ignore_index, a
- * negative or NaN weight, a row of prob that does not sum to 1 within 1e-3 or holds a negative or
- * NaN entry, an option outside of its domain. Outputs are untouched then.
+ * negative, infinite or NaN weight, a row of prob that does not sum to 1 within 1e-3 (1e-2 for bf16
+ * and f16) or holds a negative or NaN entry, an option outside of its domain. Outputs are untouched then.
  *
  * Since 0.1.
  */

@@ -31,10 +31,10 @@ typedef struct slg_sgd_opts {
     int32_t nesterov;    /* default 0; 1 needs momentum > 0 and dampening 0 */
     int32_t decoupled;   /* default 0: decay enters the gradient, as in PyTorch's SGD */
     int32_t reserved;    /* 0 */
-    double lr;           /* >= 0; default 1e-3 */
+    double lr;           /* from 0 to 1e18; default 1e-3 */
     double momentum;     /* in [0, 1); default 0: no state is kept */
     double dampening;    /* in [0, 1]; default 0 */
-    double weight_decay; /* >= 0; default 0 */
+    double weight_decay; /* from 0 to 1e18; default 0 */
 } slg_sgd_opts;
 
 SLG_API void slg_sgd_opts_init(slg_sgd_opts *opts, size_t size);
@@ -52,10 +52,10 @@ SLG_API void slg_sgd_opts_init(slg_sgd_opts *opts, size_t size);
 typedef struct slg_adamw_opts {
     uint32_t size;       /* sizeof(slg_adamw_opts), set by slg_adamw_opts_init */
     int32_t decoupled;   /* default 1 */
-    double lr;           /* >= 0; default 1e-3 */
+    double lr;           /* from 0 to 1e18; default 1e-3 */
     double beta1, beta2; /* in [0, 1); default 0.9, 0.999 */
-    double eps;          /* > 0; default 1e-8 */
-    double weight_decay; /* >= 0; default 0.01 */
+    double eps;          /* from 1e-30; default 1e-8 */
+    double weight_decay; /* from 0 to 1e18; default 0.01 */
 } slg_adamw_opts;
 
 SLG_API void slg_adamw_opts_init(slg_adamw_opts *opts, size_t size);
@@ -109,8 +109,8 @@ SLG_API int64_t slg_optimizer_steps(const slg_optimizer *o);
 SLG_API slg_status slg_optimizer_reset(slg_optimizer *o);
 
 /*
- * State as bytes, little-endian, with kind, n, step and options' values that shape it in front: import into an
- * optimizer of the same kind and n continues bit for bit. Options are not stored.
+ * State as bytes, little-endian, with kind, n and step in front and a checksum: imported into an
+ * optimizer of the same kind, n and options it continues bit for bit. Options are not stored.
  *
  *   bytes   out  needed, or written, number of bytes; buffer NULL: only tells
  *

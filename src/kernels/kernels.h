@@ -73,14 +73,14 @@ typedef struct log_arg {
 typedef struct adamw_arg {
     float grad_scale, decay_grad; /* g = grad_scale * dw + decay_grad * w */
     float beta1, one_beta1, beta2, one_beta2;
-    float keep;                   /* 1 - lr * decay where decoupled, else 1 */
+    float shrink;                 /* lr * decay where decoupled, else 0 */
     float step;                   /* lr / (1 - beta1^t) */
     float root;                   /* 1 / sqrt(1 - beta2^t) */
     float eps;
 } adamw_arg;
 
 typedef struct sgd_arg {
-    float grad_scale, decay_grad, keep, lr, momentum, one_dampening;
+    float grad_scale, decay_grad, shrink, lr, momentum, one_dampening;
     int32_t nesterov;
 } sgd_arg;
 

@@ -20,7 +20,7 @@ static inline void store_at(float *x, vf a, size_t len)
 
 void KERNEL(adamw)(size_t n, float *w, const float *g, float *m, float *v, const adamw_arg *a)
 {
-    const vf scale = vf_set(a->grad_scale), decay = vf_set(a->decay_grad), keep = vf_set(a->keep);
+    const vf scale = vf_set(a->grad_scale), decay = vf_set(a->decay_grad), shrink = vf_set(a->shrink);
     const vf b1 = vf_set(a->beta1), o1 = vf_set(a->one_beta1), b2 = vf_set(a->beta2);
     const vf o2 = vf_set(a->one_beta2), step = vf_set(a->step), root = vf_set(a->root);
     const vf eps = vf_set(a->eps);
@@ -34,13 +34,13 @@ void KERNEL(adamw)(size_t n, float *w, const float *g, float *m, float *v, const
         vf ratio = vf_div(vf_mul(step, first), down);
         store_at(m + i, first, len);
         store_at(v + i, second, len);
-        store_at(w + i, vf_sub(vf_mul(keep, weight), ratio), len);
+        store_at(w + i, vf_sub(vf_fnma(shrink, weight, weight), ratio), len);
     }
 }
 
 void KERNEL(sgd)(size_t n, float *w, const float *g, float *v, const sgd_arg *a)
 {
-    const vf scale = vf_set(a->grad_scale), decay = vf_set(a->decay_grad), keep = vf_set(a->keep);
+    const vf scale = vf_set(a->grad_scale), decay = vf_set(a->decay_grad), shrink = vf_set(a->shrink);
     const vf lr = vf_set(a->lr), mu = vf_set(a->momentum), fresh = vf_set(a->one_dampening);
     for (size_t i = 0; i < n; i += VF_LEN) {
         size_t len = n - i < VF_LEN ? n - i : VF_LEN;
@@ -52,6 +52,6 @@ void KERNEL(sgd)(size_t n, float *w, const float *g, float *v, const sgd_arg *a)
             store_at(v + i, mean, len);
             move = a->nesterov ? vf_fma(mu, mean, grad) : mean;
         }
-        store_at(w + i, vf_sub(vf_mul(keep, weight), vf_mul(lr, move)), len);
+        store_at(w + i, vf_sub(vf_fnma(shrink, weight, weight), vf_mul(lr, move)), len);
     }
 }

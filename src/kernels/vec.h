@@ -13,6 +13,7 @@
  *   vf_scale2(m, d)              m * 2^d for d a whole number <= 0; 0 for d = -inf; below -126 it
  *                                may be 0 early. Finite m; NaN if m is NaN and d > -inf or NaN
  *   vf_scale2_add(m, d, sum)     vf_scale2(m, d) + sum
+ *   vf_frexp(a, &e)              a as m * 2^e, m returned, within [sqrt(1/2), sqrt(2))
  *   vf_load_n(p, n, fill)        first n lanes from p, nothing else is read; the rest fill
  *   vf_stream(p, v)              store past the caches; p aligned to a vector
  *   vf_mad(a, b, c)              a * b + c, rounded once or twice, whichever is fast

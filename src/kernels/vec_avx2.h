@@ -79,6 +79,15 @@ static inline vf vf_scale2_add(vf m, vf d, vf sum)
     return vf_shift2_add(m, vf_add(vf_max(vf_set((float)VF_MIN_K), d), vf_set(VF_MAGIC)), sum);
 }
 
+/* a = m 2^e, m in [sqrt(1/2), sqrt(2)), e a whole number; a positive and normal. */
+static inline vf vf_frexp(vf a, vf *e)
+{
+    __m256i w = _mm256_castps_si256(a);
+    __m256i k = _mm256_srai_epi32(_mm256_sub_epi32(w, _mm256_set1_epi32(0x3F3504F3)), 23);
+    *e = _mm256_cvtepi32_ps(k);
+    return _mm256_castsi256_ps(_mm256_sub_epi32(w, _mm256_slli_epi32(k, 23)));
+}
+
 static inline float vf_hmax(vf a)
 {
     __m128 m = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));

@@ -79,6 +79,15 @@ static inline vf vf_fma_above(vf x, vf low, vf a, vf b, vf c)
     return _mm512_maskz_fmadd_ps(_mm512_cmp_ps_mask(x, low, _CMP_NLE_UQ), a, b, c);
 }
 
+/* a = m 2^e, m in [sqrt(1/2), sqrt(2)), e a whole number; a positive and normal. */
+static inline vf vf_frexp(vf a, vf *e)
+{
+    __m512i w = _mm512_castps_si512(a);
+    __m512i k = _mm512_srai_epi32(_mm512_sub_epi32(w, _mm512_set1_epi32(0x3F3504F3)), 23);
+    *e = _mm512_cvtepi32_ps(k);
+    return _mm512_castsi512_ps(_mm512_sub_epi32(w, _mm512_slli_epi32(k, 23)));
+}
+
 static inline float vf_hmax(vf a) { return _mm512_reduce_max_ps(a); }
 static inline float vf_hsum(vf a) { return _mm512_reduce_add_ps(a); }
 

@@ -108,6 +108,14 @@ static inline vf vf_scale2(vf m, vf d)
 }
 static inline vf vf_scale2_add(vf m, vf d, vf sum) { return vf_scale2(m, d) + sum; }
 
+/* a = m 2^e, m in [sqrt(1/2), sqrt(2)), e a whole number; a positive and normal. */
+static inline vf vf_frexp(vf a, vf *e)
+{
+    vm k = ((vm)a - 0x3F3504F3) >> 23;
+    *e = __builtin_convertvector(k, vf);
+    return (vf)((vm)a - (k << 23));
+}
+
 static inline float vf_hmax(vf a)
 {
     float m = a[0] > a[2] ? a[0] : a[2], n = a[1] > a[3] ? a[1] : a[3];

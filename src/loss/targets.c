@@ -7,7 +7,9 @@
 
 #include "core/options.h"
 
+/* How far from 1 a row of prob may sum: float32, and the 16-bit types. */
 #define PROB_TOLERANCE 1e-3
+#define PROB_TOLERANCE_16 1e-2
 
 static const slg_targets defaults = { .size = sizeof(slg_targets), .ignore_index = -100 };
 
@@ -84,7 +86,8 @@ static void check_prob_range(void *arg, int64_t task, int32_t worker)
     p->bad[task] = -1;
     for (int64_t r = pool_range_start(p->t->rows, p->ranges, task); r < last; r++) {
         double sum = row_sum(&p->ctx->k, &p->t->prob, r);
-        if (fabs(sum - 1) <= PROB_TOLERANCE) continue;
+        double tolerance = p->t->prob.dtype == SLG_F32 ? PROB_TOLERANCE : PROB_TOLERANCE_16;
+        if (fabs(sum - 1) <= tolerance) continue;
         p->bad[task] = r;
         p->value[task] = sum;
         return;

@@ -29,11 +29,11 @@ static slg_status open(slg_ctx *ctx, const void *opts, rule_opts *out)
     SLG_TRY(options_read(ctx, "opts", opts, o, sizeof *o));
     if (o->decoupled < 0 || o->decoupled > 1)
         return slg_fail(ctx, SLG_ERR_RANGE, "decoupled is %d, must be 0 or 1", o->decoupled);
-    SLG_TRY(rule_range(ctx, "lr", o->lr, 0, HUGE_VAL, true));
+    SLG_TRY(rule_range(ctx, "lr", o->lr, 0, RATE_MAX, true));
     SLG_TRY(rule_range(ctx, "beta1", o->beta1, 0, 1, true));
     SLG_TRY(rule_range(ctx, "beta2", o->beta2, 0, 1, true));
-    SLG_TRY(rule_range(ctx, "eps", o->eps, 1e-30, HUGE_VAL, true));
-    return rule_range(ctx, "weight_decay", o->weight_decay, 0, HUGE_VAL, true);
+    SLG_TRY(rule_range(ctx, "eps", o->eps, 1e-30, RATE_MAX, true));
+    return rule_range(ctx, "weight_decay", o->weight_decay, 0, RATE_MAX, true);
 }
 
 static int32_t arrays(const rule_opts *o)
@@ -50,7 +50,7 @@ static void prepare(const rule_opts *opts, int64_t t, double grad_scale, void *a
     adamw_arg *a = args;
     a->grad_scale = (float)grad_scale;
     a->decay_grad = o->decoupled ? 0.0f : (float)o->weight_decay;
-    a->keep = o->decoupled ? (float)(1 - o->lr * o->weight_decay) : 1.0f;
+    a->shrink = o->decoupled ? (float)(o->lr * o->weight_decay) : 0.0f;
     a->beta1 = (float)o->beta1;
     a->one_beta1 = (float)(1 - o->beta1);
     a->beta2 = (float)o->beta2;

@@ -168,7 +168,7 @@ slg_status slg_optimizer_set_lr(slg_optimizer *o, double lr)
 {
     if (!o) return SLG_ERR_NULL;
     op_begin(o->ctx, "slg_optimizer_set_lr");
-    slg_status status = rule_range(o->ctx, "lr", lr, 0, HUGE_VAL, true);
+    slg_status status = rule_range(o->ctx, "lr", lr, 0, RATE_MAX, true);
     if (status == SLG_OK) *o->rule->lr(&o->opts) = lr;
     return op_end(o->ctx, status);
 }

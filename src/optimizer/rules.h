@@ -10,6 +10,9 @@
 
 enum { STATE_ARRAYS_MAX = 2, RULE_ARGS_MAX = 64 };
 
+/* Rates and decays, so that they and their products are ordinary floats. */
+#define RATE_MAX 1e18
+
 /* Options of any rule, as the handle keeps them. */
 typedef union rule_opts {
     slg_sgd_opts sgd;

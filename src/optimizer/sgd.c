@@ -23,10 +23,10 @@ static slg_status open(slg_ctx *ctx, const void *opts, rule_opts *out)
                         o->nesterov, o->decoupled);
     if (o->reserved != 0)
         return slg_fail(ctx, SLG_ERR_OPTIONS, "opts.reserved is %d, must be 0", o->reserved);
-    SLG_TRY(rule_range(ctx, "lr", o->lr, 0, HUGE_VAL, true));
+    SLG_TRY(rule_range(ctx, "lr", o->lr, 0, RATE_MAX, true));
     SLG_TRY(rule_range(ctx, "momentum", o->momentum, 0, 1, true));
     SLG_TRY(rule_range(ctx, "dampening", o->dampening, 0, 1, false));
-    SLG_TRY(rule_range(ctx, "weight_decay", o->weight_decay, 0, HUGE_VAL, true));
+    SLG_TRY(rule_range(ctx, "weight_decay", o->weight_decay, 0, RATE_MAX, true));
     if (o->nesterov && !(o->momentum > 0 && o->dampening == 0))
         return slg_fail(ctx, SLG_ERR_RANGE,
                         "nesterov needs momentum > 0 and dampening 0, they are %g and %g",
@@ -44,7 +44,7 @@ static void prepare(const rule_opts *opts, int64_t t, double grad_scale, void *a
     sgd_arg *a = args;
     a->grad_scale = (float)grad_scale;
     a->decay_grad = o->decoupled ? 0.0f : (float)o->weight_decay;
-    a->keep = o->decoupled ? (float)(1 - o->lr * o->weight_decay) : 1.0f;
+    a->shrink = o->decoupled ? (float)(o->lr * o->weight_decay) : 0.0f;
     a->lr = (float)o->lr;
     a->momentum = (float)o->momentum;
     a->one_dampening = t == 1 ? 1.0f : (float)(1 - o->dampening);

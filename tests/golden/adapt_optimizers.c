@@ -19,7 +19,8 @@ static slg_optimizer *create(run *g, int32_t kind, int64_t n)
     adamw.beta1 = scalar_or(g, "beta1", 0.9);
     adamw.beta2 = scalar_or(g, "beta2", 0.999);
     adamw.eps = scalar_or(g, "eps", 1e-8);
-    check(g, slg_optimizer_create(g->ctx, kind, n, kind == SLG_SGD ? (void *)&sgd : &adamw, &o));
+    check(g,
+          slg_optimizer_create(g->ctx, kind, n, kind == SLG_SGD ? (void *)&sgd : &adamw, &o));
     return o;
 }
 
@@ -29,14 +30,16 @@ static slg_tensor part(const slg_tensor *t, int64_t from, int64_t to)
 }
 
 /* The gradient of step t; all of w at once, or in `pieces`. */
-static slg_status step(slg_optimizer *o, slg_tensor *w, const slg_tensor *dw, int64_t t, int pieces)
+static slg_status step(slg_optimizer *o, slg_tensor *w, const slg_tensor *dw, int64_t t,
+                       int pieces)
 {
     enum { MOST = 3 };
     slg_tensor ws[MOST], dws[MOST], *w_list[MOST];
     const slg_tensor *dw_list[MOST];
     const int64_t n = w->shape[0];
     for (int i = 0; i < pieces; i++) {
-        int64_t from = n * i * i / (pieces * pieces), to = n * (i + 1) * (i + 1) / (pieces * pieces);
+        int64_t from = n * i * i / (pieces * pieces),
+                to = n * (i + 1) * (i + 1) / (pieces * pieces);
         ws[i] = part(w, from, to);
         dws[i] = part(dw, t * n + from, t * n + to);
         w_list[i] = &ws[i], dw_list[i] = &dws[i];
@@ -76,7 +79,8 @@ static void path(run *g, int32_t kind, const char *label, int pieces, bool move)
         check(g, slg_optimizer_set_grad_scale(o, tensor_get(scale, t)));
         check(g, step(o, w, dw, t, pieces));
         if ((t + 1) % every == 0)
-            memcpy((float *)out->data + (t + 1) / every * n - n, w->data, (size_t)n * sizeof(float));
+            memcpy((float *)out->data + (t + 1) / every * n - n, w->data,
+                   (size_t)n * sizeof(float));
     }
     if (slg_optimizer_steps(o) != steps) fail(g, "steps is not %d", (int)steps);
     slg_optimizer_free(o);

@@ -743,7 +743,7 @@ static void check_adamw(const call *c, worst_t *w)
         double g = g1 + g2, first = (double)a->beta1 * m + (double)a->one_beta1 * g;
         double second = (double)a->beta2 * v + (double)a->one_beta2 * g * g;
         double down = sqrt(second) * (double)a->root + (double)a->eps;
-        double ratio = (double)a->step * first / down, keep = (double)a->keep * weight;
+        double ratio = (double)a->step * first / down, keep = (1 - (double)a->shrink) * weight;
         /* A gradient that cancels leaves its rounding in all three. */
         double loss = (fabs(g1) + fabs(g2)) / fabs(g) - 1 > 0 ? (fabs(g1) + fabs(g2)) / fabs(g) : 1;
         double first_size = fabs((double)a->beta1 * m) + fabs((double)a->one_beta1) * (fabs(g1) + fabs(g2));
@@ -784,8 +784,8 @@ static void check_sgd(const call *c, worst_t *w)
         double move_size = !c->variant ? size : a->nesterov ? mu * mean_size + size : mean_size;
         if (!c->variant) mean = v;
         note(w, i, (double)out(c, 1)[i], mean, mean_size);
-        note(w, i, (double)out(c, 0)[i], (double)a->keep * weight - (double)a->lr * move,
-             fabs((double)a->keep * weight) + (double)a->lr * move_size);
+        note(w, i, (double)out(c, 0)[i], (1 - (double)a->shrink) * weight - (double)a->lr * move,
+             fabs((1 - (double)a->shrink) * weight) + (double)a->lr * move_size);
     }
 }
 

@@ -38,14 +38,14 @@ static inline slg_ctx *context(int32_t isa, int32_t threads)
 }
 
 /* For each level of this CPU. */
-#define FOR_EACH_ISA(ctx, threads)                                                                 \
-    for (int32_t isa_ = SLG_ISA_PORTABLE; isa_ <= SLG_ISA_AVX512; isa_++)                          \
+#define FOR_EACH_ISA(ctx, threads)                                                             \
+    for (int32_t isa_ = SLG_ISA_PORTABLE; isa_ <= SLG_ISA_AVX512; isa_++)                      \
         for (slg_ctx *ctx = context(isa_, threads); ctx; slg_ctx_free(ctx), ctx = NULL)
 
-#define OK(ctx, call)                                                                              \
-    do {                                                                                           \
-        slg_status status_ = (call);                                                               \
-        if (status_) fail_msg("%s: %d, %s", #call, status_, slg_ctx_message(ctx));                 \
+#define OK(ctx, call)                                                                          \
+    do {                                                                                       \
+        slg_status status_ = (call);                                                           \
+        if (status_) fail_msg("%s: %d, %s", #call, status_, slg_ctx_message(ctx));             \
     } while (0)
 
 /* ---- Random numbers ---------------------------------------------------------------------- */
@@ -71,7 +71,9 @@ static inline double normal(void)
 
 static inline size_t item_size(int32_t dtype)
 {
-    return dtype == SLG_BF16 || dtype == SLG_F16 ? 2 : dtype == SLG_F64 || dtype == SLG_I64 ? 8 : 4;
+    return dtype == SLG_BF16 || dtype == SLG_F16  ? 2
+           : dtype == SLG_F64 || dtype == SLG_I64 ? 8
+                                                  : 4;
 }
 
 static inline double half_value(uint16_t h)
@@ -98,13 +100,18 @@ static inline double get_item(int32_t dtype, const void *p)
     uint32_t bits;
     float f;
     switch (dtype) {
-    case SLG_F32: return (double)*(const float *)p;
-    case SLG_F64: return *(const double *)p;
-    case SLG_I32: return *(const int32_t *)p;
-    case SLG_I64: return (double)*(const int64_t *)p;
-    case SLG_F16: return half_value(*(const uint16_t *)p);
+    case SLG_F32:
+        return (double)*(const float *)p;
+    case SLG_F64:
+        return *(const double *)p;
+    case SLG_I32:
+        return *(const int32_t *)p;
+    case SLG_I64:
+        return (double)*(const int64_t *)p;
+    case SLG_F16:
+        return half_value(*(const uint16_t *)p);
     default:
-        bits = (uint32_t)*(const uint16_t *)p << 16;
+        bits = (uint32_t) * (const uint16_t *)p << 16;
         memcpy(&f, &bits, sizeof f);
         return (double)f;
     }
@@ -115,14 +122,25 @@ static inline void put_item(int32_t dtype, void *p, double x)
     uint32_t bits;
     float f = (float)x;
     switch (dtype) {
-    case SLG_F32: *(float *)p = f; break;
-    case SLG_F64: *(double *)p = x; break;
-    case SLG_I32: *(int32_t *)p = (int32_t)x; break;
-    case SLG_I64: *(int64_t *)p = (int64_t)x; break;
-    case SLG_F16: *(uint16_t *)p = half_bits(x); break;
+    case SLG_F32:
+        *(float *)p = f;
+        break;
+    case SLG_F64:
+        *(double *)p = x;
+        break;
+    case SLG_I32:
+        *(int32_t *)p = (int32_t)x;
+        break;
+    case SLG_I64:
+        *(int64_t *)p = (int64_t)x;
+        break;
+    case SLG_F16:
+        *(uint16_t *)p = half_bits(x);
+        break;
     default:
         memcpy(&bits, &f, sizeof f);
-        *(uint16_t *)p = isnan(x) ? 0x7FC0 : (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+        *(uint16_t *)p =
+            isnan(x) ? 0x7FC0 : (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
     }
 }
 
@@ -229,12 +247,12 @@ static inline double single(double x)
 typedef struct problem {
     int64_t rows, cols;
     bool has_prob;
-    double *x;            /* [rows, cols] */
-    double *q;            /* [rows, cols]; NULL: index */
-    int64_t *index;       /* [rows] */
+    double *x;      /* [rows, cols] */
+    double *q;      /* [rows, cols]; NULL: index */
+    int64_t *index; /* [rows] */
     int64_t ignore_index;
     double *row_weight, *class_weight; /* NULL: ones */
-    int *mask;            /* NULL: none */
+    int *mask;                         /* NULL: none */
     double temperature, softcap, smoothing, z_loss;
     int32_t reduction;
 } problem;
@@ -270,13 +288,13 @@ static inline bool live(const problem *p, int64_t r, int64_t c)
 /* ---- Cross-entropy in double ------------------------------------------------------------- */
 
 typedef struct answer {
-    double *loss, *lse;         /* [rows] */
-    double *loss_size;          /* sums of magnitudes of what a loss is the sum of */
-    double *dx, *dx_size;       /* [rows, cols] and the same */
+    double *loss, *lse;   /* [rows] */
+    double *loss_size;    /* sums of magnitudes of what a loss is the sum of */
+    double *dx, *dx_size; /* [rows, cols] and the same */
     double value, sum, weight;
     double sum_size;
     int64_t count, correct;
-    bool close_call;            /* softcap brings logits so close that `correct` is open */
+    bool close_call; /* softcap brings logits so close that `correct` is open */
 } answer;
 
 static inline void answer_free(answer *a)
@@ -319,7 +337,9 @@ static inline void answer_row(const problem *p, int64_t r, const double *z, cons
     for (int64_t k = 0; k < cols && top > -INFINITY; k++)
         if (k != t) rest += exp(z[k] - top);
     /* -log p[t] and 1 - p[t] without cancellation. */
-    double odds = t < 0 || z[t] == -INFINITY ? INFINITY : rest == 0 ? 0 : exp(log(rest) + top - z[t]);
+    double odds = t < 0 || z[t] == -INFINITY ? INFINITY
+                  : rest == 0                ? 0
+                                             : exp(log(rest) + top - z[t]);
     double log_odds = t < 0 || z[t] == -INFINITY ? INFINITY : log(rest) + top - z[t];
     double nll_t = log_odds > 30 ? log_odds : log1p(odds);
     double other = odds == INFINITY ? 1 : odds / (1 + odds);
@@ -397,8 +417,8 @@ static inline answer answer_of(const problem *p)
             int64_t best = first_max(z, cols);
             a.correct += best == (p->has_prob ? first_max(p->q + r * cols, cols) : p->index[r]);
             for (int64_t k = 0; k < cols && p->softcap > 0; k++)
-                if (k != best && z[best] - z[k] < 1e-5 * fabs(z[best])
-                    && p->x[r * cols + k] != p->x[r * cols + best])
+                if (k != best && z[best] - z[k] < 1e-5 * fabs(z[best]) &&
+                    p->x[r * cols + k] != p->x[r * cols + best])
                     a.close_call = true;
         }
         a.sum += a.loss[r];
@@ -427,8 +447,9 @@ static inline void fill(tensor *a, const double *from)
 }
 
 /* x, and q, must be what their types hold. The pointers in o point into o. */
-static inline void operands_of(const problem *p, int32_t x_type, int32_t q_type, int32_t index_type,
-                               int32_t mask_type, enum layout layout, operands *o)
+static inline void operands_of(const problem *p, int32_t x_type, int32_t q_type,
+                               int32_t index_type, int32_t mask_type, enum layout layout,
+                               operands *o)
 {
     memset(o, 0, sizeof *o);
     slg_logits_init(&o->logits, sizeof o->logits);
@@ -532,7 +553,8 @@ static inline void compare_out(const problem *p, const answer *a, const slg_loss
                     LSE_TOLERANCE * more * (1 + fabs(a->lse[r])), &w->lse);
     }
     double scale = a->sum != 0 && isfinite(a->sum) ? fabs(a->value / a->sum) : 1;
-    compare("sum", 0, 0, out->sum, a->sum, LOSS_TOLERANCE * more * a->sum_size + 1e-300, &w->value);
+    compare("sum", 0, 0, out->sum, a->sum, LOSS_TOLERANCE * more * a->sum_size + 1e-300,
+            &w->value);
     compare("value", 0, 0, out->value, a->value,
             LOSS_TOLERANCE * more * a->sum_size * scale + 1e-300, &w->value);
     compare("weight", 0, 0, out->weight, a->weight, 1e-12 * a->weight, &w->value);

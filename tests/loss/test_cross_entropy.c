@@ -9,8 +9,15 @@ static worst overall;
 
 /* A bit of `choice` for each thing that a problem may have. */
 enum {
-    PROB = 1, SMOOTHING = 2, CLASS_WEIGHT = 4, ROW_WEIGHT = 8, Z_LOSS = 16, SOFTCAP = 32,
-    TEMPERATURE = 64, MASK = 128, CHOICES = 256
+    PROB = 1,
+    SMOOTHING = 2,
+    CLASS_WEIGHT = 4,
+    ROW_WEIGHT = 8,
+    Z_LOSS = 16,
+    SOFTCAP = 32,
+    TEMPERATURE = 64,
+    MASK = 128,
+    CHOICES = 256
 };
 
 static const int32_t row_types[] = { SLG_F32, SLG_BF16, SLG_F16 };
@@ -53,7 +60,8 @@ static problem random_problem(int64_t rows, int64_t cols, unsigned choice, int32
     }
     if (choice & CLASS_WEIGHT) {
         p.class_weight = zeros(cols, sizeof *p.class_weight);
-        for (int64_t c = 0; c < cols; c++) p.class_weight[c] = c % 7 == 3 ? 0 : single(2 * uniform());
+        for (int64_t c = 0; c < cols; c++)
+            p.class_weight[c] = c % 7 == 3 ? 0 : single(2 * uniform());
     }
     if (choice & ROW_WEIGHT) {
         p.row_weight = zeros(rows, sizeof *p.row_weight);
@@ -126,7 +134,8 @@ static void check_problem(slg_ctx *ctx, const problem *p, int32_t x_type, int32_
     if (x_type == grad_type)
         for (int64_t r = 0; r < p->rows; r++)
             for (int64_t c = 0; c < p->cols; c++)
-                assert_memory_equal(item_at(&o.x.t, r, c), item_at(&dx.t, r, c), item_size(x_type));
+                assert_memory_equal(item_at(&o.x.t, r, c), item_at(&dx.t, r, c),
+                                    item_size(x_type));
 
     assert_gaps_intact(&dx), assert_gaps_intact(&loss), assert_gaps_intact(&lse);
     assert_gaps_intact(&o.x);
@@ -140,12 +149,12 @@ static void test_combinations(void **state)
 {
     (void)state;
     FOR_EACH_ISA(ctx, 1)
-        for (unsigned choice = 0; choice < CHOICES; choice++)
-            for (int32_t reduction = SLG_NONE; reduction <= SLG_SUM; reduction++) {
-                problem p = random_problem(9, 17, choice, reduction, SLG_F32, SLG_F32);
-                check_problem(ctx, &p, SLG_F32, SLG_F32, SLG_F32, (enum layout)(choice % 4));
-                problem_free(&p);
-            }
+    for (unsigned choice = 0; choice < CHOICES; choice++)
+        for (int32_t reduction = SLG_NONE; reduction <= SLG_SUM; reduction++) {
+            problem p = random_problem(9, 17, choice, reduction, SLG_F32, SLG_F32);
+            check_problem(ctx, &p, SLG_F32, SLG_F32, SLG_F32, (enum layout)(choice % 4));
+            problem_free(&p);
+        }
 }
 
 /* Types of everything against each other. */
@@ -153,34 +162,36 @@ static void test_types(void **state)
 {
     (void)state;
     FOR_EACH_ISA(ctx, 2)
-        for (int i = 0; i < 27 * 8; i++) {
-            int32_t x = row_types[i % 3], q = row_types[i / 3 % 3], g = row_types[i / 9 % 3];
-            unsigned choice = (unsigned)below(CHOICES / 2) * 2 + (unsigned)(i / 27 % 2);
-            problem p = random_problem(3, i < 108 ? 100 : 2049, choice, SLG_MEAN, x, q);
-            check_problem(ctx, &p, x, q, g, (enum layout)below(4));
-            problem_free(&p);
-        }
+    for (int i = 0; i < 27 * 8; i++) {
+        int32_t x = row_types[i % 3], q = row_types[i / 3 % 3], g = row_types[i / 9 % 3];
+        unsigned choice = (unsigned)below(CHOICES / 2) * 2 + (unsigned)(i / 27 % 2);
+        problem p = random_problem(3, i < 108 ? 100 : 2049, choice, SLG_MEAN, x, q);
+        check_problem(ctx, &p, x, q, g, (enum layout)below(4));
+        problem_free(&p);
+    }
 }
 
 static void test_sizes(void **state)
 {
     (void)state;
-    const int64_t cols[] = { 1, 2, 3, 17, 100, 2047, 2048, 2049, 2050, 2051, 2052, 2053, 2054, 2055,
-                             2056, 2057, 2058, 2059, 2060, 2061, 2062, 2063, 2064, 2065, 5000, 70000 };
+    const int64_t cols[] = { 1,    2,    3,    17,   100,  2047, 2048, 2049, 2050,
+                             2051, 2052, 2053, 2054, 2055, 2056, 2057, 2058, 2059,
+                             2060, 2061, 2062, 2063, 2064, 2065, 5000, 70000 };
     const int64_t rows[] = { 0, 1, 3, 9 };
     FOR_EACH_ISA(ctx, 1)
-        for (int64_t c = 0; c < COUNT(cols); c++)
-            for (int64_t r = 0; r < COUNT(rows); r++) {
-                if (cols[c] > 5000 && rows[r] == 9 && isa_ != SLG_ISA_AVX2) continue;
-                for (int i = 0; i < (cols[c] <= 5000 ? 4 : 2); i++) {
-                    unsigned choice = (unsigned)below(CHOICES / 2) * 2 + (unsigned)(i % 2);
-                    int32_t x = row_types[below(4) % 3];
-                    problem p = random_problem(rows[r], cols[c], choice, (int32_t)below(3), x, SLG_F32);
-                    check_problem(ctx, &p, x, SLG_F32, row_types[below(4) % 3],
-                                  (enum layout)below(4));
-                    problem_free(&p);
-                }
+    for (int64_t c = 0; c < COUNT(cols); c++)
+        for (int64_t r = 0; r < COUNT(rows); r++) {
+            if (cols[c] > 5000 && rows[r] == 9 && isa_ != SLG_ISA_AVX2) continue;
+            for (int i = 0; i < (cols[c] <= 5000 ? 4 : 2); i++) {
+                unsigned choice = (unsigned)below(CHOICES / 2) * 2 + (unsigned)(i % 2);
+                int32_t x = row_types[below(4) % 3];
+                problem p =
+                    random_problem(rows[r], cols[c], choice, (int32_t)below(3), x, SLG_F32);
+                check_problem(ctx, &p, x, SLG_F32, row_types[below(4) % 3],
+                              (enum layout)below(4));
+                problem_free(&p);
             }
+        }
 }
 
 /* ---- Finite differences, identities ------------------------------------------------------ */
@@ -196,7 +207,8 @@ static double value_at(const float *x, void *arg)
     const slg_tensor *t = &v->o->x.t;
     slg_loss_out out = loss_out(NULL, NULL);
     memcpy(t->data, x, (size_t)(t->shape[0] * t->shape[1]) * sizeof *x);
-    OK(v->ctx, slg_cross_entropy(v->ctx, &v->o->logits, &v->o->targets, &v->o->opts, &out, NULL));
+    OK(v->ctx,
+       slg_cross_entropy(v->ctx, &v->o->logits, &v->o->targets, &v->o->opts, &out, NULL));
     return out.value;
 }
 
@@ -206,24 +218,24 @@ static void test_finite_differences(void **state)
     enum { ROWS = 2, COLS = 9 };
     double most = 0;
     FOR_EACH_ISA(ctx, 1)
-        for (unsigned choice = 0; choice < CHOICES; choice++) {
-            problem p = random_problem(ROWS, COLS, choice, SLG_SUM, SLG_F32, SLG_F32);
-            p.temperature = choice & TEMPERATURE ? 1.5 : 1;
-            operands o;
-            operands_of(&p, SLG_F32, SLG_F32, SLG_I32, SLG_I32, CONTIGUOUS, &o);
-            float x[ROWS * COLS], g[ROWS * COLS];
-            for (int i = 0; i < ROWS * COLS; i++) x[i] = (float)p.x[i];
-            slg_tensor dx = slg_tensor_2d(g, SLG_F32, ROWS, COLS);
-            slg_logits_grad grad = dense_grad(&dx);
-            slg_loss_out out = loss_out(NULL, NULL);
-            OK(ctx, slg_cross_entropy(ctx, &o.logits, &o.targets, &o.opts, &out, &grad));
-            value_arg arg = { ctx, &o };
-            gradcheck_result r = gradcheck(value_at, &arg, x, ROWS * COLS, g, NULL);
-            assert_true(gradcheck_ok(&r, 1e-4, "cross-entropy"));
-            if (r.error > most) most = r.error;
-            operands_free(&o);
-            problem_free(&p);
-        }
+    for (unsigned choice = 0; choice < CHOICES; choice++) {
+        problem p = random_problem(ROWS, COLS, choice, SLG_SUM, SLG_F32, SLG_F32);
+        p.temperature = choice & TEMPERATURE ? 1.5 : 1;
+        operands o;
+        operands_of(&p, SLG_F32, SLG_F32, SLG_I32, SLG_I32, CONTIGUOUS, &o);
+        float x[ROWS * COLS], g[ROWS * COLS];
+        for (int i = 0; i < ROWS * COLS; i++) x[i] = (float)p.x[i];
+        slg_tensor dx = slg_tensor_2d(g, SLG_F32, ROWS, COLS);
+        slg_logits_grad grad = dense_grad(&dx);
+        slg_loss_out out = loss_out(NULL, NULL);
+        OK(ctx, slg_cross_entropy(ctx, &o.logits, &o.targets, &o.opts, &out, &grad));
+        value_arg arg = { ctx, &o };
+        gradcheck_result r = gradcheck(value_at, &arg, x, ROWS * COLS, g, NULL);
+        assert_true(gradcheck_ok(&r, 1e-4, "cross-entropy"));
+        if (r.error > most) most = r.error;
+        operands_free(&o);
+        problem_free(&p);
+    }
     print_message("finite differences: error %.2g\n", most);
 }
 
@@ -232,36 +244,36 @@ static void test_rows_sum(void **state)
 {
     (void)state;
     FOR_EACH_ISA(ctx, 1)
-        for (unsigned choice = 0; choice < CHOICES; choice++) {
-            if (choice & SOFTCAP) continue;
-            problem p = random_problem(3, 300, choice, SLG_NONE, SLG_F32, SLG_F32);
-            for (int64_t r = 0; r < 3; r++)
-                if (p.index[r] == p.ignore_index) p.ignore_index = -1;
-            operands o;
-            operands_of(&p, SLG_F32, SLG_F32, SLG_I32, SLG_I32, CONTIGUOUS, &o);
-            tensor dx = matrix(SLG_F32, 3, 300, CONTIGUOUS), lse = vector(SLG_F32, 3, CONTIGUOUS);
-            slg_logits_grad grad = dense_grad(&dx.t);
-            slg_loss_out out = loss_out(NULL, &lse.t);
-            if (p.ignore_index == -1 && !p.has_prob)
-                for (int64_t r = 0; r < 3; r++) put(&o.index, 0, r, (double)(p.index[r] = 0));
-            if (p.has_prob) o.targets.ignore_index = -100;
-            OK(ctx, slg_cross_entropy(ctx, &o.logits, &o.targets, &o.opts, &out, &grad));
-            for (int64_t r = 0; r < 3; r++) {
-                if (!p.has_prob && !live(&p, r, p.index[r])) continue;
-                double sum = 0, size = 0, w = p.row_weight ? p.row_weight[r] : 1;
-                for (int64_t c = 0; c < 300; c++) {
-                    sum += get(&dx, r, c);
-                    size += fabs(get(&dx, r, c));
-                }
-                double want = 2 * p.z_loss * w * get(&lse, 0, r) / p.temperature;
-                if (fabs(sum - want) > 3e-7 * (size + fabs(want)))
-                    fail_msg("choice %u, row %lld: gradient sums to %g, should to %g; size %g",
-                             choice, (long long)r, sum, want, size);
+    for (unsigned choice = 0; choice < CHOICES; choice++) {
+        if (choice & SOFTCAP) continue;
+        problem p = random_problem(3, 300, choice, SLG_NONE, SLG_F32, SLG_F32);
+        for (int64_t r = 0; r < 3; r++)
+            if (p.index[r] == p.ignore_index) p.ignore_index = -1;
+        operands o;
+        operands_of(&p, SLG_F32, SLG_F32, SLG_I32, SLG_I32, CONTIGUOUS, &o);
+        tensor dx = matrix(SLG_F32, 3, 300, CONTIGUOUS), lse = vector(SLG_F32, 3, CONTIGUOUS);
+        slg_logits_grad grad = dense_grad(&dx.t);
+        slg_loss_out out = loss_out(NULL, &lse.t);
+        if (p.ignore_index == -1 && !p.has_prob)
+            for (int64_t r = 0; r < 3; r++) put(&o.index, 0, r, (double)(p.index[r] = 0));
+        if (p.has_prob) o.targets.ignore_index = -100;
+        OK(ctx, slg_cross_entropy(ctx, &o.logits, &o.targets, &o.opts, &out, &grad));
+        for (int64_t r = 0; r < 3; r++) {
+            if (!p.has_prob && !live(&p, r, p.index[r])) continue;
+            double sum = 0, size = 0, w = p.row_weight ? p.row_weight[r] : 1;
+            for (int64_t c = 0; c < 300; c++) {
+                sum += get(&dx, r, c);
+                size += fabs(get(&dx, r, c));
             }
-            release(&dx), release(&lse);
-            operands_free(&o);
-            problem_free(&p);
+            double want = 2 * p.z_loss * w * get(&lse, 0, r) / p.temperature;
+            if (fabs(sum - want) > 3e-7 * (size + fabs(want)))
+                fail_msg("choice %u, row %lld: gradient sums to %g, should to %g; size %g",
+                         choice, (long long)r, sum, want, size);
         }
+        release(&dx), release(&lse);
+        operands_free(&o);
+        problem_free(&p);
+    }
 }
 
 /* ---- Rows that are not ordinary ---------------------------------------------------------- */
@@ -280,24 +292,25 @@ static void test_special_values(void **state)
     const double values[] = { NAN, INFINITY, -INFINITY, 1e38, -1e38, 1e4, -0.0, 1e-40 };
     const int64_t widths[] = { 1, 3, 17, 100, 2049, 4100 };
     FOR_EACH_ISA(ctx, 1)
-        for (int64_t w = 0; w < COUNT(widths); w++)
-            for (int64_t v = 0; v < COUNT(values); v++)
-                for (unsigned choice = 0; choice < CHOICES; choice += 1 + (unsigned)below(12)) {
-                    int64_t cols = widths[w];
-                    const int64_t at[] = { 0, cols / 2, cols - 1, below(cols) };
-                    /* Sums of 2048 times 1e38 are more than float32 holds; so is lse^2. */
-                    bool huge = fabs(values[v]) == 1e38;
-                    unsigned without = SOFTCAP | (huge ? Z_LOSS | SMOOTHING : 0u);
-                    problem p = random_problem(3, cols, choice & ~without, SLG_SUM, SLG_F32, SLG_F32);
-                    int64_t k = at[below(4)];
-                    p.x[cols + k] = as_dtype(SLG_F32, values[v]);
-                    if (p.has_prob && values[v] == -INFINITY && p.q[cols + k] > 0) {
-                        problem_free(&p); /* see test_masked_target */
-                        continue;
-                    }
-                    expect_answer(ctx, &p);
-                    problem_free(&p);
+    for (int64_t w = 0; w < COUNT(widths); w++)
+        for (int64_t v = 0; v < COUNT(values); v++)
+            for (unsigned choice = 0; choice < CHOICES; choice += 1 + (unsigned)below(12)) {
+                int64_t cols = widths[w];
+                const int64_t at[] = { 0, cols / 2, cols - 1, below(cols) };
+                /* Sums of 2048 times 1e38 are more than float32 holds; so is lse^2. */
+                bool huge = fabs(values[v]) == 1e38;
+                unsigned without = SOFTCAP | (huge ? Z_LOSS | SMOOTHING : 0u);
+                problem p =
+                    random_problem(3, cols, choice & ~without, SLG_SUM, SLG_F32, SLG_F32);
+                int64_t k = at[below(4)];
+                p.x[cols + k] = as_dtype(SLG_F32, values[v]);
+                if (p.has_prob && values[v] == -INFINITY && p.q[cols + k] > 0) {
+                    problem_free(&p); /* see test_masked_target */
+                    continue;
                 }
+                expect_answer(ctx, &p);
+                problem_free(&p);
+            }
 }
 
 /* A masked class, by -inf or by the mask, that holds NaN or +inf before: as if it were not there. */
@@ -306,76 +319,77 @@ static void test_mask_hides(void **state)
     (void)state;
     const double values[] = { NAN, INFINITY, -INFINITY, 1e38 };
     FOR_EACH_ISA(ctx, 1)
-        for (int64_t v = 0; v < COUNT(values); v++)
-            for (unsigned choice = MASK; choice < CHOICES; choice += 3) {
-                problem p = random_problem(3, 40, choice | MASK, SLG_MEAN, SLG_F32, SLG_F32);
-                for (int64_t i = 0; i < 120; i++)
-                    if (!p.mask[i % 40]) p.x[i] = as_dtype(SLG_F32, values[v]);
-                answer a = answer_of(&p);
-                for (int64_t i = 0; i < 120; i++) assert_true(isfinite(a.dx[i]));
-                answer_free(&a);
-                expect_answer(ctx, &p);
-                problem_free(&p);
-            }
+    for (int64_t v = 0; v < COUNT(values); v++)
+        for (unsigned choice = MASK; choice < CHOICES; choice += 3) {
+            problem p = random_problem(3, 40, choice | MASK, SLG_MEAN, SLG_F32, SLG_F32);
+            for (int64_t i = 0; i < 120; i++)
+                if (!p.mask[i % 40]) p.x[i] = as_dtype(SLG_F32, values[v]);
+            answer a = answer_of(&p);
+            for (int64_t i = 0; i < 120; i++) assert_true(isfinite(a.dx[i]));
+            answer_free(&a);
+            expect_answer(ctx, &p);
+            problem_free(&p);
+        }
 }
 
 static void test_masked_target(void **state)
 {
     (void)state;
     FOR_EACH_ISA(ctx, 1)
-        for (int by_mask = 0; by_mask < 2; by_mask++)
-            for (int prob = 0; prob < 2; prob++)
-                for (int weights = 0; weights < 2; weights++)
-                    for (int smooth = 0; smooth < 2; smooth++) {
-                        problem p = problem_of(2, 6);
-                        for (int i = 0; i < 12; i++) p.x[i] = single(normal());
-                        p.index[0] = p.index[1] = 2;
-                        p.smoothing = smooth ? 0.2 : 0;
-                        if (by_mask) {
-                            p.mask = zeros(6, sizeof *p.mask);
-                            for (int i = 0; i < 6; i++) p.mask[i] = i != 2;
-                        } else {
-                            p.x[2] = -INFINITY;
-                        }
-                        if ((p.has_prob = prob)) {
-                            p.q = zeros(12, sizeof *p.q);
-                            p.q[2] = p.q[8] = 0.25;
-                            p.q[0] = p.q[9] = 0.75;
-                        }
-                        if (weights) {
-                            p.class_weight = zeros(6, sizeof *p.class_weight);
-                            for (int i = 0; i < 6; i++) p.class_weight[i] = 1 + i;
-                        }
-                        answer a = answer_of(&p);
-                        assert_true(a.loss[0] == INFINITY && a.dx[2] == 0 && a.dx[1] > 0.01 - smooth);
-                        answer_free(&a);
-                        expect_answer(ctx, &p);
-                        problem_free(&p);
+    for (int by_mask = 0; by_mask < 2; by_mask++)
+        for (int prob = 0; prob < 2; prob++)
+            for (int weights = 0; weights < 2; weights++)
+                for (int smooth = 0; smooth < 2; smooth++) {
+                    problem p = problem_of(2, 6);
+                    for (int i = 0; i < 12; i++) p.x[i] = single(normal());
+                    p.index[0] = p.index[1] = 2;
+                    p.smoothing = smooth ? 0.2 : 0;
+                    if (by_mask) {
+                        p.mask = zeros(6, sizeof *p.mask);
+                        for (int i = 0; i < 6; i++) p.mask[i] = i != 2;
+                    } else {
+                        p.x[2] = -INFINITY;
                     }
+                    if ((p.has_prob = prob)) {
+                        p.q = zeros(12, sizeof *p.q);
+                        p.q[2] = p.q[8] = 0.25;
+                        p.q[0] = p.q[9] = 0.75;
+                    }
+                    if (weights) {
+                        p.class_weight = zeros(6, sizeof *p.class_weight);
+                        for (int i = 0; i < 6; i++) p.class_weight[i] = 1 + i;
+                    }
+                    answer a = answer_of(&p);
+                    assert_true(a.loss[0] == INFINITY && a.dx[2] == 0 &&
+                                a.dx[1] > 0.01 - smooth);
+                    answer_free(&a);
+                    expect_answer(ctx, &p);
+                    problem_free(&p);
+                }
 }
 
 static void test_all_masked(void **state)
 {
     (void)state;
     FOR_EACH_ISA(ctx, 1)
-        for (int prob = 0; prob < 2; prob++)
-            for (int by_mask = 0; by_mask < 2; by_mask++)
-                for (int64_t cols = 1; cols < 2100; cols = cols * 3 + 1) {
-                    problem p = problem_of(3, cols);
-                    for (int64_t i = 0; i < 3 * cols; i++)
-                        p.x[i] = i / cols == 1 ? -INFINITY : single(normal());
-                    if (by_mask) p.mask = zeros(cols, sizeof *p.mask);
-                    if ((p.has_prob = prob)) {
-                        p.q = zeros(3 * cols, sizeof *p.q);
-                        for (int64_t r = 0; r < 3; r++) p.q[r * cols] = 1;
-                    }
-                    p.smoothing = 0.1 * by_mask, p.z_loss = 0.1;
-                    answer a = answer_of(&p);
-                    assert_true(a.loss[1] == INFINITY && a.lse[1] == -INFINITY && a.count == 3);
-                    answer_free(&a);
-                    expect_answer(ctx, &p);
-                    problem_free(&p);
+    for (int prob = 0; prob < 2; prob++)
+        for (int by_mask = 0; by_mask < 2; by_mask++)
+            for (int64_t cols = 1; cols < 2100; cols = cols * 3 + 1) {
+                problem p = problem_of(3, cols);
+                for (int64_t i = 0; i < 3 * cols; i++)
+                    p.x[i] = i / cols == 1 ? -INFINITY : single(normal());
+                if (by_mask) p.mask = zeros(cols, sizeof *p.mask);
+                if ((p.has_prob = prob)) {
+                    p.q = zeros(3 * cols, sizeof *p.q);
+                    for (int64_t r = 0; r < 3; r++) p.q[r * cols] = 1;
                 }
+                p.smoothing = 0.1 * by_mask, p.z_loss = 0.1;
+                answer a = answer_of(&p);
+                assert_true(a.loss[1] == INFINITY && a.lse[1] == -INFINITY && a.count == 3);
+                answer_free(&a);
+                expect_answer(ctx, &p);
+                problem_free(&p);
+            }
 }
 
 /* The target is the only class that is left. */
@@ -383,25 +397,25 @@ static void test_only_target(void **state)
 {
     (void)state;
     FOR_EACH_ISA(ctx, 1)
-        for (unsigned choice = 0; choice < 64; choice++) {
-            problem p = problem_of(1, 2060);
-            for (int64_t k = 0; k < 2060; k++) p.x[k] = -INFINITY;
-            p.index[0] = choice & 1 ? 2050 : 3;
-            p.x[p.index[0]] = 2.5;
-            if (choice & 2) p.smoothing = 0.3;
-            if (choice & 4) p.z_loss = 0.1;
-            if (choice & 8) p.temperature = 2;
-            if (choice & 16) {
-                p.class_weight = zeros(2060, sizeof(double));
-                for (int64_t k = 0; k < 2060; k++) p.class_weight[k] = 2;
-            }
-            if ((p.has_prob = choice & 32)) {
-                p.q = zeros(2060, sizeof(double));
-                p.q[p.index[0]] = 1;
-            }
-            expect_answer(ctx, &p);
-            problem_free(&p);
+    for (unsigned choice = 0; choice < 64; choice++) {
+        problem p = problem_of(1, 2060);
+        for (int64_t k = 0; k < 2060; k++) p.x[k] = -INFINITY;
+        p.index[0] = choice & 1 ? 2050 : 3;
+        p.x[p.index[0]] = 2.5;
+        if (choice & 2) p.smoothing = 0.3;
+        if (choice & 4) p.z_loss = 0.1;
+        if (choice & 8) p.temperature = 2;
+        if (choice & 16) {
+            p.class_weight = zeros(2060, sizeof(double));
+            for (int64_t k = 0; k < 2060; k++) p.class_weight[k] = 2;
         }
+        if ((p.has_prob = choice & 32)) {
+            p.q = zeros(2060, sizeof(double));
+            p.q[p.index[0]] = 1;
+        }
+        expect_answer(ctx, &p);
+        problem_free(&p);
+    }
 }
 
 /* Whatever is in rows that are ignored: nothing of it comes out, save in their own lse. */
@@ -410,43 +424,45 @@ static void test_ignored(void **state)
     (void)state;
     const double values[] = { NAN, INFINITY, -INFINITY, 1e38 };
     FOR_EACH_ISA(ctx, 1)
-        for (int64_t v = 0; v < COUNT(values); v++)
-            for (int all = 0; all < 2; all++)
-                for (int32_t reduction = SLG_NONE; reduction <= SLG_SUM; reduction++) {
-                    problem p = problem_of(5, 70);
-                    p.reduction = reduction, p.smoothing = 0.1, p.z_loss = 1e-3;
-                    for (int64_t r = 0; r < 5; r++) {
-                        bool ignored = all || r % 2;
-                        p.index[r] = ignored ? p.ignore_index : r;
-                        for (int64_t c = 0; c < 70; c++)
-                            p.x[r * 70 + c] = single(ignored ? values[v] : normal());
-                    }
-                    operands o;
-                    operands_of(&p, SLG_F32, SLG_F32, SLG_I64, SLG_I32, CONTIGUOUS, &o);
-                    answer a = answer_of(&p);
-                    for (int with_lse = 0; with_lse < 2; with_lse++) {
-                        tensor dx = matrix(SLG_F32, 5, 70, CONTIGUOUS);
-                        tensor loss = vector(SLG_F32, 5, CONTIGUOUS), lse = vector(SLG_F32, 5, CONTIGUOUS);
-                        slg_loss_out out = loss_out(&loss.t, with_lse ? &lse.t : NULL);
-                        slg_logits_grad grad = dense_grad(&dx.t);
-                        OK(ctx, slg_cross_entropy(ctx, &o.logits, &o.targets, &o.opts, &out, &grad));
-                        compare_out(&p, &a, &out, &loss, NULL, &overall);
-                        compare_grad(&p, &a, &dx, &overall);
-                        for (int64_t r = 0; r < 5; r++) {
-                            if (p.index[r] >= 0) continue;
-                            assert_true(get(&loss, 0, r) == 0);
-                            for (int64_t c = 0; c < 70; c++) assert_true(get(&dx, r, c) == 0);
-                        }
-                        if (all) {
-                            assert_true(out.value == 0 && out.sum == 0 && out.weight == 0);
-                            assert_true(out.count == 0 && out.correct == 0);
-                        }
-                        release(&dx), release(&loss), release(&lse);
-                    }
-                    operands_free(&o);
-                    answer_free(&a);
-                    problem_free(&p);
+    for (int64_t v = 0; v < COUNT(values); v++)
+        for (int all = 0; all < 2; all++)
+            for (int32_t reduction = SLG_NONE; reduction <= SLG_SUM; reduction++) {
+                problem p = problem_of(5, 70);
+                p.reduction = reduction, p.smoothing = 0.1, p.z_loss = 1e-3;
+                for (int64_t r = 0; r < 5; r++) {
+                    bool ignored = all || r % 2;
+                    p.index[r] = ignored ? p.ignore_index : r;
+                    for (int64_t c = 0; c < 70; c++)
+                        p.x[r * 70 + c] = single(ignored ? values[v] : normal());
                 }
+                operands o;
+                operands_of(&p, SLG_F32, SLG_F32, SLG_I64, SLG_I32, CONTIGUOUS, &o);
+                answer a = answer_of(&p);
+                for (int with_lse = 0; with_lse < 2; with_lse++) {
+                    tensor dx = matrix(SLG_F32, 5, 70, CONTIGUOUS);
+                    tensor loss = vector(SLG_F32, 5, CONTIGUOUS),
+                           lse = vector(SLG_F32, 5, CONTIGUOUS);
+                    slg_loss_out out = loss_out(&loss.t, with_lse ? &lse.t : NULL);
+                    slg_logits_grad grad = dense_grad(&dx.t);
+                    OK(ctx,
+                       slg_cross_entropy(ctx, &o.logits, &o.targets, &o.opts, &out, &grad));
+                    compare_out(&p, &a, &out, &loss, NULL, &overall);
+                    compare_grad(&p, &a, &dx, &overall);
+                    for (int64_t r = 0; r < 5; r++) {
+                        if (p.index[r] >= 0) continue;
+                        assert_true(get(&loss, 0, r) == 0);
+                        for (int64_t c = 0; c < 70; c++) assert_true(get(&dx, r, c) == 0);
+                    }
+                    if (all) {
+                        assert_true(out.value == 0 && out.sum == 0 && out.weight == 0);
+                        assert_true(out.count == 0 && out.correct == 0);
+                    }
+                    release(&dx), release(&loss), release(&lse);
+                }
+                operands_free(&o);
+                answer_free(&a);
+                problem_free(&p);
+            }
 }
 
 /* ---- correct ----------------------------------------------------------------------------- */
@@ -467,21 +483,21 @@ static void test_ties(void **state)
     (void)state;
     const int64_t places[] = { 0, 1, 15, 16, 17, 2047, 2048, 2049, 32767, 32768, 40000 - 1 };
     FOR_EACH_ISA(ctx, 1)
-        for (int64_t i = 0; i < COUNT(places); i++)
-            for (int64_t j = 0; j < COUNT(places); j++) {
-                problem p = problem_of(1, 40000);
-                for (int64_t k = 0; k < 40000; k++) p.x[k] = -1 - (double)(k % 5);
-                p.x[places[i]] = p.x[places[j]] = 2;
-                p.index[0] = places[i];
-                assert_int_equal(correct_of(ctx, &p), i <= j);
-                p.x[places[j]] = i == j ? 2 : 3;
-                assert_int_equal(correct_of(ctx, &p), i == j);
-                p.has_prob = true; /* ties among the probabilities too */
-                p.q = zeros(40000, sizeof *p.q);
-                p.q[places[i]] = p.q[places[j]] = i == j ? 1 : 0.5;
-                assert_int_equal(correct_of(ctx, &p), places[j] <= places[i]);
-                problem_free(&p);
-            }
+    for (int64_t i = 0; i < COUNT(places); i++)
+        for (int64_t j = 0; j < COUNT(places); j++) {
+            problem p = problem_of(1, 40000);
+            for (int64_t k = 0; k < 40000; k++) p.x[k] = -1 - (double)(k % 5);
+            p.x[places[i]] = p.x[places[j]] = 2;
+            p.index[0] = places[i];
+            assert_int_equal(correct_of(ctx, &p), i <= j);
+            p.x[places[j]] = i == j ? 2 : 3;
+            assert_int_equal(correct_of(ctx, &p), i == j);
+            p.has_prob = true; /* ties among the probabilities too */
+            p.q = zeros(40000, sizeof *p.q);
+            p.q[places[i]] = p.q[places[j]] = i == j ? 1 : 0.5;
+            assert_int_equal(correct_of(ctx, &p), places[j] <= places[i]);
+            problem_free(&p);
+        }
 }
 
 /* ---- Precision --------------------------------------------------------------------------- */
@@ -515,33 +531,35 @@ static void close_to(const char *what, double got, double want, double relative)
 static void test_confident(void **state)
 {
     (void)state;
-    const double gaps[] = { 10, 30, 60, 80, 90, 300 }, offsets[] = { 0, -3, 1000, 1e5, -1e5, 4e6 };
+    const double gaps[] = { 10, 30, 60, 80, 90, 300 },
+                 offsets[] = { 0, -3, 1000, 1e5, -1e5, 4e6 };
     const double temperatures[] = { 1, 0.5, 3 };
     const int64_t places[] = { 0, 5, 2048, 2999 };
     double most = 0;
     FOR_EACH_ISA(ctx, 1)
-        for (int64_t g = 0; g < COUNT(gaps); g++)
-            for (int64_t f = 0; f < COUNT(offsets); f++)
-                for (int64_t t = 0; t < COUNT(temperatures); t++) {
-                    problem p = problem_of(1, 3000);
-                    p.temperature = temperatures[t];
-                    p.index[0] = places[below(4)];
-                    for (int64_t k = 0; k < 3000; k++)
-                        p.x[k] = offsets[f] + (k == p.index[0]) * gaps[g] * temperatures[t];
-                    confident got = run_confident(ctx, &p, 7);
-                    double u = 2999 * exp(-gaps[g]), want = log1p(u), d = u / (1 + u) / p.temperature;
-                    close_to("loss", got.loss, want, 1e-6);
-                    if (d / 2999 < 2e-33) { /* nearer 2^-126 precision goes: see exp.h */
-                        problem_free(&p);
-                        continue;
-                    }
-                    close_to("target's gradient", got.at_target, -d, 1e-6);
-                    close_to("another's gradient", got.at_other, d / 2999, 1e-6);
-                    most = fmax(most, fabs(got.loss / want - 1));
-                    most = fmax(most, fabs(got.at_target / -d - 1));
-                    most = fmax(most, fabs(got.at_other / (d / 2999) - 1));
+    for (int64_t g = 0; g < COUNT(gaps); g++)
+        for (int64_t f = 0; f < COUNT(offsets); f++)
+            for (int64_t t = 0; t < COUNT(temperatures); t++) {
+                problem p = problem_of(1, 3000);
+                p.temperature = temperatures[t];
+                p.index[0] = places[below(4)];
+                for (int64_t k = 0; k < 3000; k++)
+                    p.x[k] = offsets[f] + (k == p.index[0]) * gaps[g] * temperatures[t];
+                confident got = run_confident(ctx, &p, 7);
+                double u = 2999 * exp(-gaps[g]), want = log1p(u),
+                       d = u / (1 + u) / p.temperature;
+                close_to("loss", got.loss, want, 1e-6);
+                if (d / 2999 < 2e-33) { /* nearer 2^-126 precision goes: see exp.h */
                     problem_free(&p);
+                    continue;
                 }
+                close_to("target's gradient", got.at_target, -d, 1e-6);
+                close_to("another's gradient", got.at_other, d / 2999, 1e-6);
+                most = fmax(most, fabs(got.loss / want - 1));
+                most = fmax(most, fabs(got.at_target / -d - 1));
+                most = fmax(most, fabs(got.at_other / (d / 2999) - 1));
+                problem_free(&p);
+            }
     print_message("confident targets: relative error %.2g\n", most);
 }
 
@@ -549,7 +567,8 @@ static void test_confident(void **state)
 static void test_large_logits(void **state)
 {
     (void)state;
-    FOR_EACH_ISA(ctx, 1) {
+    FOR_EACH_ISA(ctx, 1)
+    {
         const double at[] = { 1e4, -1e4, 1e5, -1e5, 1e6, -1e6 };
         for (int64_t i = 0; i < COUNT(at); i++) {
             problem p = problem_of(1, 3);
@@ -585,32 +604,33 @@ static void test_offset(void **state)
     const double starts[] = { 0, -INFINITY, -4000 };
     double most = 0;
     FOR_EACH_ISA(ctx, 1)
-        for (int s = 0; s < 3; s++)
-            for (int smooth = 0; smooth < 2; smooth++)
-                for (int prob = 0; prob < 2; prob++) {
-                    problem p = problem_of(1, 5000);
-                    double offset = s == 2 ? 1e5 : -1e5;
-                    if ((p.has_prob = prob)) p.q = zeros(5000, sizeof *p.q);
-                    for (int64_t k = 0; k < 5000; k++) {
-                        bool early = k < 2100;
-                        p.x[k] = offset + (float)below(64) / 16 + (early ? starts[s] : 0);
-                        if (prob) p.q[k] = early && s ? 0 : as_dtype(SLG_F32, 1.0 / (s ? 2900 : 5000));
-                    }
-                    p.index[0] = 3333;
-                    p.smoothing = smooth && s < 2 ? 0.1 : 0;
-                    answer a = answer_of(&p);
-                    operands o;
-                    operands_of(&p, SLG_F32, SLG_F32, SLG_I32, SLG_I32, CONTIGUOUS, &o);
-                    slg_loss_out out = loss_out(NULL, NULL);
-                    OK(ctx, slg_cross_entropy(ctx, &o.logits, &o.targets, &o.opts, &out, NULL));
-                    if (fabs(out.sum - a.sum) > 1e-4)
-                        fail_msg("start %d, smooth %d, prob %d: loss is %.9g, should be %.9g", s,
-                                 smooth, prob, out.sum, a.sum);
-                    most = fmax(most, fabs(out.sum - a.sum));
-                    operands_free(&o);
-                    answer_free(&a);
-                    problem_free(&p);
+    for (int s = 0; s < 3; s++)
+        for (int smooth = 0; smooth < 2; smooth++)
+            for (int prob = 0; prob < 2; prob++) {
+                problem p = problem_of(1, 5000);
+                double offset = s == 2 ? 1e5 : -1e5;
+                if ((p.has_prob = prob)) p.q = zeros(5000, sizeof *p.q);
+                for (int64_t k = 0; k < 5000; k++) {
+                    bool early = k < 2100;
+                    p.x[k] = offset + (float)below(64) / 16 + (early ? starts[s] : 0);
+                    if (prob)
+                        p.q[k] = early && s ? 0 : as_dtype(SLG_F32, 1.0 / (s ? 2900 : 5000));
                 }
+                p.index[0] = 3333;
+                p.smoothing = smooth && s < 2 ? 0.1 : 0;
+                answer a = answer_of(&p);
+                operands o;
+                operands_of(&p, SLG_F32, SLG_F32, SLG_I32, SLG_I32, CONTIGUOUS, &o);
+                slg_loss_out out = loss_out(NULL, NULL);
+                OK(ctx, slg_cross_entropy(ctx, &o.logits, &o.targets, &o.opts, &out, NULL));
+                if (fabs(out.sum - a.sum) > 1e-4)
+                    fail_msg("start %d, smooth %d, prob %d: loss is %.9g, should be %.9g", s,
+                             smooth, prob, out.sum, a.sum);
+                most = fmax(most, fabs(out.sum - a.sum));
+                operands_free(&o);
+                answer_free(&a);
+                problem_free(&p);
+            }
     print_message("offset 1e5: error %.2g of a loss of about 10\n", most);
 }
 
@@ -619,44 +639,45 @@ static void test_no_weight(void **state)
 {
     (void)state;
     FOR_EACH_ISA(ctx, 1)
-        for (int32_t reduction = SLG_NONE; reduction <= SLG_SUM; reduction++) {
-            problem p = random_problem(3, 20, ROW_WEIGHT | SMOOTHING, reduction, SLG_F32, SLG_F32);
-            for (int64_t r = 0; r < 3; r++) p.row_weight[r] = 0, p.index[r] = r;
-            p.ignore_index = -100;
-            operands o;
-            operands_of(&p, SLG_F32, SLG_F32, SLG_I32, SLG_I32, CONTIGUOUS, &o);
-            tensor dx = matrix(SLG_F32, 3, 20, CONTIGUOUS);
-            slg_logits_grad grad = dense_grad(&dx.t);
-            slg_loss_out out = loss_out(NULL, NULL);
-            OK(ctx, slg_cross_entropy(ctx, &o.logits, &o.targets, &o.opts, &out, &grad));
-            assert_true(out.value == 0 && out.sum == 0 && out.weight == 0 && out.count == 3);
-            for (int64_t i = 0; i < 60; i++) assert_true(get(&dx, i / 20, i % 20) == 0);
-            release(&dx);
-            operands_free(&o);
-            problem_free(&p);
-        }
+    for (int32_t reduction = SLG_NONE; reduction <= SLG_SUM; reduction++) {
+        problem p = random_problem(3, 20, ROW_WEIGHT | SMOOTHING, reduction, SLG_F32, SLG_F32);
+        for (int64_t r = 0; r < 3; r++) p.row_weight[r] = 0, p.index[r] = r;
+        p.ignore_index = -100;
+        operands o;
+        operands_of(&p, SLG_F32, SLG_F32, SLG_I32, SLG_I32, CONTIGUOUS, &o);
+        tensor dx = matrix(SLG_F32, 3, 20, CONTIGUOUS);
+        slg_logits_grad grad = dense_grad(&dx.t);
+        slg_loss_out out = loss_out(NULL, NULL);
+        OK(ctx, slg_cross_entropy(ctx, &o.logits, &o.targets, &o.opts, &out, &grad));
+        assert_true(out.value == 0 && out.sum == 0 && out.weight == 0 && out.count == 3);
+        for (int64_t i = 0; i < 60; i++) assert_true(get(&dx, i / 20, i % 20) == 0);
+        release(&dx);
+        operands_free(&o);
+        problem_free(&p);
+    }
 }
 
 static int print_worst(void **state)
 {
     (void)state;
     print_message("of what is allowed (loss %g, lse %g, gradient %g): loss %.2f, lse %.2f, "
-                  "gradient %.2f, value %.2f\n", LOSS_TOLERANCE, LSE_TOLERANCE, GRAD_TOLERANCE,
-                  overall.loss, overall.lse, overall.grad, overall.value);
+                  "gradient %.2f, value %.2f\n",
+                  LOSS_TOLERANCE, LSE_TOLERANCE, GRAD_TOLERANCE, overall.loss, overall.lse,
+                  overall.grad, overall.value);
     return 0;
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_combinations),   cmocka_unit_test(test_types),
-        cmocka_unit_test(test_sizes),          cmocka_unit_test(test_finite_differences),
-        cmocka_unit_test(test_rows_sum),       cmocka_unit_test(test_special_values),
-        cmocka_unit_test(test_mask_hides),     cmocka_unit_test(test_masked_target),
-        cmocka_unit_test(test_all_masked),     cmocka_unit_test(test_only_target),
-        cmocka_unit_test(test_ignored),        cmocka_unit_test(test_ties),
-        cmocka_unit_test(test_confident),      cmocka_unit_test(test_large_logits),
-        cmocka_unit_test(test_offset),         cmocka_unit_test(test_no_weight),
+        cmocka_unit_test(test_combinations), cmocka_unit_test(test_types),
+        cmocka_unit_test(test_sizes),        cmocka_unit_test(test_finite_differences),
+        cmocka_unit_test(test_rows_sum),     cmocka_unit_test(test_special_values),
+        cmocka_unit_test(test_mask_hides),   cmocka_unit_test(test_masked_target),
+        cmocka_unit_test(test_all_masked),   cmocka_unit_test(test_only_target),
+        cmocka_unit_test(test_ignored),      cmocka_unit_test(test_ties),
+        cmocka_unit_test(test_confident),    cmocka_unit_test(test_large_logits),
+        cmocka_unit_test(test_offset),       cmocka_unit_test(test_no_weight),
     };
     return cmocka_run_group_tests(tests, NULL, print_worst);
 }

@@ -9,8 +9,15 @@
 void openblas_set_num_threads(int threads); /* cblas.h is not in every include path */
 
 enum {
-    PROB = 1, SMOOTHING = 2, CLASS_WEIGHT = 4, ROW_WEIGHT = 8, Z_LOSS = 16, SOFTCAP = 32,
-    TEMPERATURE = 64, MASK = 128, CHOICES = 256
+    PROB = 1,
+    SMOOTHING = 2,
+    CLASS_WEIGHT = 4,
+    ROW_WEIGHT = 8,
+    Z_LOSS = 16,
+    SOFTCAP = 32,
+    TEMPERATURE = 64,
+    MASK = 128,
+    CHOICES = 256
 };
 
 static const int32_t row_types[] = { SLG_F32, SLG_BF16, SLG_F16 };
@@ -26,10 +33,7 @@ typedef struct layer {
     double *hidden, *weight, *bias; /* as their types hold them */
 } layer;
 
-static void layer_free(layer *l)
-{
-    free(l->hidden), free(l->weight), free(l->bias);
-}
+static void layer_free(layer *l) { free(l->hidden), free(l->weight), free(l->bias); }
 
 static layer random_layer(const problem *p, int64_t dim, int32_t type, enum layout layout)
 {
@@ -114,7 +118,8 @@ static void fused_open(const problem *p, const layer *l, fused *f)
     f->o.logits.weight = &f->weight.t;
     f->o.logits.bias = l->has_bias ? &f->bias.t : NULL;
     f->dhidden = matrix(l->dhidden_type, p->rows, l->dim, l->layout);
-    f->dweight = matrix(SLG_F32, p->cols, l->dim, l->layout == CONTIGUOUS ? CONTIGUOUS : ROW_GAPS);
+    f->dweight =
+        matrix(SLG_F32, p->cols, l->dim, l->layout == CONTIGUOUS ? CONTIGUOUS : ROW_GAPS);
     f->dbias = vector(SLG_F32, p->cols, l->layout);
     f->loss = vector(SLG_F32, p->rows, l->layout);
     f->lse = vector(SLG_F32, p->rows, l->layout);
@@ -146,17 +151,20 @@ static void compare_values(const problem *p, const answer *a, const double *off,
     bool open = a->close_call;
     for (int64_t r = 0; r < p->rows; r++) {
         double w = p->row_weight ? p->row_weight[r] : 1;
-        double e = LOSS_TOLERANCE * more * a->loss_size[r]
-                 + 4 * off[r] / p->temperature * w * 2 * (1 + 2 * p->z_loss * fabs(a->lse[r]));
+        double e = LOSS_TOLERANCE * more * a->loss_size[r] +
+                   4 * off[r] / p->temperature * w * 2 * (1 + 2 * p->z_loss * fabs(a->lse[r]));
         if (!isnan(e)) all += e;
         compare("loss", r, 0, get(&f->loss, 0, r), a->loss[r], e + 1.2e-38, &worst_loss);
         compare("lse", r, 0, get(&f->lse, 0, r), a->lse[r],
-                LSE_TOLERANCE * more * (1 + fabs(a->lse[r])) + 2 * off[r] / p->temperature, &worst_loss);
+                LSE_TOLERANCE * more * (1 + fabs(a->lse[r])) + 2 * off[r] / p->temperature,
+                &worst_loss);
         double best = -INFINITY, second = -INFINITY;
         for (int64_t c = 0; c < p->cols; c++) {
             double x = !p->mask || p->mask[c] ? p->x[r * p->cols + c] : -INFINITY;
-            if (x > best) second = best, best = x;
-            else if (x > second) second = x;
+            if (x > best)
+                second = best, best = x;
+            else if (x > second)
+                second = x;
         }
         open = open || best - second < 8 * off[r];
     }
@@ -169,8 +177,8 @@ static void compare_values(const problem *p, const answer *a, const double *off,
 }
 
 /* before: what dweight and dbias held, added to; NULL: overwritten. */
-static void compare_gradients(const problem *p, const layer *l, const answer *a, const double *off,
-                              const fused *f, double before)
+static void compare_gradients(const problem *p, const layer *l, const answer *a,
+                              const double *off, const fused *f, double before)
 {
     const int64_t rows = p->rows, cols = p->cols, dim = l->dim;
     double *want = zeros(cols * dim, sizeof *want), *may = zeros(cols * dim, sizeof *may);
@@ -180,8 +188,8 @@ static void compare_gradients(const problem *p, const layer *l, const answer *a,
         const double *dx = a->dx + r * cols;
         for (int64_t c = 0; c < cols; c++) {
             double size = a->dx_size[r * cols + c];
-            e[c] = size * (GRAD_TOLERANCE * allowance(p) + 4 * off[r] / p->temperature)
-                 + 1e-6 * fabs(dx[c]) + 1.2e-38;
+            e[c] = size * (GRAD_TOLERANCE * allowance(p) + 4 * off[r] / p->temperature) +
+                   1e-6 * fabs(dx[c]) + 1.2e-38;
             bias[c] += dx[c], bias_may[c] += e[c];
         }
         for (int64_t i = 0; i < dim; i++) {
@@ -200,7 +208,8 @@ static void compare_gradients(const problem *p, const layer *l, const answer *a,
         for (int64_t i = 0; i < dim; i++) {
             double w = want[c * dim + i] + before;
             compare("dweight", c, i, get(&f->dweight, c, i), w,
-                    may[c * dim + i] + 4e-7 * fabs(before) + rounding(SLG_F32, w), &worst_weight);
+                    may[c * dim + i] + 4e-7 * fabs(before) + rounding(SLG_F32, w),
+                    &worst_weight);
         }
         compare("dbias", 0, c, get(&f->dbias, 0, c), bias[c] + before,
                 bias_may[c] + 4e-7 * fabs(before) + 1e-30, &worst_bias);
@@ -241,32 +250,33 @@ static void test_combinations(void **state)
 {
     (void)state;
     FOR_EACH_ISA(ctx, 1)
-        for (unsigned choice = 0; choice < CHOICES; choice++) {
-            problem p = random_targets(9, 17, choice, (int32_t)(choice % 3));
-            layer l = random_layer(&p, 12, SLG_F32, (enum layout)below(4));
-            check_layer(ctx, &p, &l);
-            layer_free(&l);
-            problem_free(&p);
-        }
+    for (unsigned choice = 0; choice < CHOICES; choice++) {
+        problem p = random_targets(9, 17, choice, (int32_t)(choice % 3));
+        layer l = random_layer(&p, 12, SLG_F32, (enum layout)below(4));
+        check_layer(ctx, &p, &l);
+        layer_free(&l);
+        problem_free(&p);
+    }
 }
 
 static void test_types(void **state)
 {
     (void)state;
     FOR_EACH_ISA(ctx, 2)
-        for (int i = 0; i < 81; i++) {
-            problem p = random_targets(5, i % 2 ? 30 : 2060, (unsigned)below(CHOICES), SLG_MEAN);
-            layer l = random_layer(&p, 7, SLG_BF16, (enum layout)below(4)); /* values that all hold */
-            for (int64_t k = 0; k < p.cols * 7; k++) l.weight[k] = as_dtype(SLG_F16, l.weight[k]);
-            for (int64_t k = 0; k < 5 * 7; k++) l.hidden[k] = as_dtype(SLG_F16, l.hidden[k]);
-            for (int64_t k = 0; k < p.cols; k++) l.bias[k] = as_dtype(SLG_F16, l.bias[k]);
-            l.hidden_type = row_types[i % 3], l.weight_type = row_types[i / 3 % 3];
-            l.bias_type = row_types[i / 9 % 3], l.dhidden_type = row_types[i / 27];
-            l.weight_layout = (enum layout)below(4);
-            check_layer(ctx, &p, &l);
-            layer_free(&l);
-            problem_free(&p);
-        }
+    for (int i = 0; i < 81; i++) {
+        problem p = random_targets(5, i % 2 ? 30 : 2060, (unsigned)below(CHOICES), SLG_MEAN);
+        layer l =
+            random_layer(&p, 7, SLG_BF16, (enum layout)below(4)); /* values that all hold */
+        for (int64_t k = 0; k < p.cols * 7; k++) l.weight[k] = as_dtype(SLG_F16, l.weight[k]);
+        for (int64_t k = 0; k < 5 * 7; k++) l.hidden[k] = as_dtype(SLG_F16, l.hidden[k]);
+        for (int64_t k = 0; k < p.cols; k++) l.bias[k] = as_dtype(SLG_F16, l.bias[k]);
+        l.hidden_type = row_types[i % 3], l.weight_type = row_types[i / 3 % 3];
+        l.bias_type = row_types[i / 9 % 3], l.dhidden_type = row_types[i / 27];
+        l.weight_layout = (enum layout)below(4);
+        check_layer(ctx, &p, &l);
+        layer_free(&l);
+        problem_free(&p);
+    }
 }
 
 static void check_size(slg_ctx *ctx, int64_t rows, int64_t cols, int64_t dim, unsigned choice,
@@ -283,7 +293,8 @@ static void check_size(slg_ctx *ctx, int64_t rows, int64_t cols, int64_t dim, un
 static void test_sizes(void **state)
 {
     (void)state;
-    FOR_EACH_ISA(ctx, 1) {
+    FOR_EACH_ISA(ctx, 1)
+    {
         check_size(ctx, 2500, 3, 4, 0, SLG_F32);
         check_size(ctx, 2049, 10, 3, CHOICES - 1, SLG_BF16);
         check_size(ctx, 1025, 40, 3, (CHOICES - 1) & ~(unsigned)PROB, SLG_F32);
@@ -313,11 +324,13 @@ static double fd_value(const float *x, void *arg)
     int64_t n = t->ndim == 1 ? t->shape[0] : t->shape[0] * t->shape[1];
     memcpy(t->data, x, (size_t)n * sizeof *x);
     slg_loss_out out = loss_out(NULL, NULL);
-    OK(v->ctx, slg_cross_entropy(v->ctx, &v->f->o.logits, &v->f->o.targets, &v->f->o.opts, &out, NULL));
+    OK(v->ctx,
+       slg_cross_entropy(v->ctx, &v->f->o.logits, &v->f->o.targets, &v->f->o.opts, &out, NULL));
     return out.value;
 }
 
-static void check_fd(slg_ctx *ctx, fused *f, tensor *moved, const tensor *gradient, const char *what)
+static void check_fd(slg_ctx *ctx, fused *f, tensor *moved, const tensor *gradient,
+                     const char *what)
 {
     float x[FD_COLS * FD_DIM], g[FD_COLS * FD_DIM];
     const slg_tensor *t = &moved->t;
@@ -335,20 +348,20 @@ static void test_finite_differences(void **state)
 {
     (void)state;
     FOR_EACH_ISA(ctx, 1)
-        for (unsigned choice = 0; choice < CHOICES; choice += 5) {
-            problem p = random_targets(FD_ROWS, FD_COLS, choice, SLG_SUM);
-            layer l = random_layer(&p, FD_DIM, SLG_F32, CONTIGUOUS);
-            l.has_bias = true;
-            fused f;
-            fused_open(&p, &l, &f);
-            OK(ctx, fused_run(ctx, &f));
-            check_fd(ctx, &f, &f.hidden, &f.dhidden, "hidden");
-            check_fd(ctx, &f, &f.weight, &f.dweight, "weight");
-            check_fd(ctx, &f, &f.bias, &f.dbias, "bias");
-            fused_free(&f);
-            layer_free(&l);
-            problem_free(&p);
-        }
+    for (unsigned choice = 0; choice < CHOICES; choice += 5) {
+        problem p = random_targets(FD_ROWS, FD_COLS, choice, SLG_SUM);
+        layer l = random_layer(&p, FD_DIM, SLG_F32, CONTIGUOUS);
+        l.has_bias = true;
+        fused f;
+        fused_open(&p, &l, &f);
+        OK(ctx, fused_run(ctx, &f));
+        check_fd(ctx, &f, &f.hidden, &f.dhidden, "hidden");
+        check_fd(ctx, &f, &f.weight, &f.dweight, "weight");
+        check_fd(ctx, &f, &f.bias, &f.dbias, "bias");
+        fused_free(&f);
+        layer_free(&l);
+        problem_free(&p);
+    }
 }
 
 /* ---- Rows that are not ordinary ---------------------------------------------------------- */
@@ -359,34 +372,37 @@ static void test_ignored(void **state)
     (void)state;
     const double values[] = { NAN, INFINITY, -INFINITY };
     FOR_EACH_ISA(ctx, 1)
-        for (int v = 0; v < 3; v++)
-            for (int pattern = 0; pattern < 64; pattern++)
-                for (int typed = 0; typed < 2; typed++) {
-                    problem p = random_targets(6, 19, (unsigned)below(CHOICES) & ~(unsigned)PROB, SLG_MEAN);
-                    layer l = random_layer(&p, 5, typed ? SLG_BF16 : SLG_F32, (enum layout)below(4));
-                    for (int r = 0; r < 6; r++) p.index[r] = pattern >> r & 1 ? p.ignore_index : 3 * r % 18;
-                    double *off = form(&p, &l);
-                    answer a = answer_of(&p);
-                    for (int r = 0; r < 6; r++)
-                        if (p.index[r] < 0) l.hidden[r * 5 + r % 5] = values[v];
-                    fused f;
-                    fused_open(&p, &l, &f);
-                    f.out.lse = NULL;
-                    OK(ctx, fused_run(ctx, &f));
-                    for (int r = 0; r < 6; r++) /* for compare_gradients: no NaN times 0 there */
-                        if (p.index[r] < 0) l.hidden[r * 5 + r % 5] = 0;
-                    for (int r = 0; r < 6; r++)
-                        compare("loss", r, 0, get(&f.loss, 0, r), a.loss[r],
-                                1e-5 * (a.loss_size[r] + 1), &worst_loss);
-                    compare_gradients(&p, &l, &a, off, &f, 0);
-                    assert_int_equal(f.out.count, a.count);
-                    if (pattern == 63) assert_true(f.out.value == 0 && f.out.sum == 0);
-                    fused_free(&f);
-                    answer_free(&a);
-                    free(off);
-                    layer_free(&l);
-                    problem_free(&p);
-                }
+    for (int v = 0; v < 3; v++)
+        for (int pattern = 0; pattern < 64; pattern++)
+            for (int typed = 0; typed < 2; typed++) {
+                problem p =
+                    random_targets(6, 19, (unsigned)below(CHOICES) & ~(unsigned)PROB, SLG_MEAN);
+                layer l =
+                    random_layer(&p, 5, typed ? SLG_BF16 : SLG_F32, (enum layout)below(4));
+                for (int r = 0; r < 6; r++)
+                    p.index[r] = pattern >> r & 1 ? p.ignore_index : 3 * r % 18;
+                double *off = form(&p, &l);
+                answer a = answer_of(&p);
+                for (int r = 0; r < 6; r++)
+                    if (p.index[r] < 0) l.hidden[r * 5 + r % 5] = values[v];
+                fused f;
+                fused_open(&p, &l, &f);
+                f.out.lse = NULL;
+                OK(ctx, fused_run(ctx, &f));
+                for (int r = 0; r < 6; r++) /* for compare_gradients: no NaN times 0 there */
+                    if (p.index[r] < 0) l.hidden[r * 5 + r % 5] = 0;
+                for (int r = 0; r < 6; r++)
+                    compare("loss", r, 0, get(&f.loss, 0, r), a.loss[r],
+                            1e-5 * (a.loss_size[r] + 1), &worst_loss);
+                compare_gradients(&p, &l, &a, off, &f, 0);
+                assert_int_equal(f.out.count, a.count);
+                if (pattern == 63) assert_true(f.out.value == 0 && f.out.sum == 0);
+                fused_free(&f);
+                answer_free(&a);
+                free(off);
+                layer_free(&l);
+                problem_free(&p);
+            }
 }
 
 /* A hidden state with NaN makes its row NaN, and dweight; no other row's loss or dhidden. */
@@ -394,38 +410,39 @@ static void test_nan_row(void **state)
 {
     (void)state;
     FOR_EACH_ISA(ctx, 1)
-        for (int bad = 0; bad < 4; bad++) {
-            problem p = random_targets(4, 33, 0, SLG_SUM);
-            for (int r = 0; r < 4; r++) p.index[r] = r;
-            layer l = random_layer(&p, 6, SLG_F32, CONTIGUOUS);
-            fused f, clean;
-            fused_open(&p, &l, &clean);
-            OK(ctx, fused_run(ctx, &clean));
-            l.hidden[bad * 6 + 2] = NAN;
-            fused_open(&p, &l, &f);
-            OK(ctx, fused_run(ctx, &f));
-            for (int r = 0; r < 4; r++) {
-                if (r == bad) {
-                    assert_true(isnan(get(&f.loss, 0, r)) && isnan(get(&f.lse, 0, r)));
-                    for (int i = 0; i < 6; i++) assert_true(isnan(get(&f.dhidden, r, i)));
-                    continue;
-                }
-                assert_true(get(&f.loss, 0, r) == get(&clean.loss, 0, r));
-                for (int i = 0; i < 6; i++)
-                    assert_true(get(&f.dhidden, r, i) == get(&clean.dhidden, r, i));
+    for (int bad = 0; bad < 4; bad++) {
+        problem p = random_targets(4, 33, 0, SLG_SUM);
+        for (int r = 0; r < 4; r++) p.index[r] = r;
+        layer l = random_layer(&p, 6, SLG_F32, CONTIGUOUS);
+        fused f, clean;
+        fused_open(&p, &l, &clean);
+        OK(ctx, fused_run(ctx, &clean));
+        l.hidden[bad * 6 + 2] = NAN;
+        fused_open(&p, &l, &f);
+        OK(ctx, fused_run(ctx, &f));
+        for (int r = 0; r < 4; r++) {
+            if (r == bad) {
+                assert_true(isnan(get(&f.loss, 0, r)) && isnan(get(&f.lse, 0, r)));
+                for (int i = 0; i < 6; i++) assert_true(isnan(get(&f.dhidden, r, i)));
+                continue;
             }
-            assert_true(isnan(f.out.value) && f.out.count == 4);
-            fused_free(&f), fused_free(&clean);
-            layer_free(&l);
-            problem_free(&p);
+            assert_true(get(&f.loss, 0, r) == get(&clean.loss, 0, r));
+            for (int i = 0; i < 6; i++)
+                assert_true(get(&f.dhidden, r, i) == get(&clean.dhidden, r, i));
         }
+        assert_true(isnan(f.out.value) && f.out.count == 4);
+        fused_free(&f), fused_free(&clean);
+        layer_free(&l);
+        problem_free(&p);
+    }
 }
 
 /* No classes: every row is ignored, nothing adds to dhidden. No live class: all gradients 0. */
 static void test_no_classes(void **state)
 {
     (void)state;
-    FOR_EACH_ISA(ctx, 1) {
+    FOR_EACH_ISA(ctx, 1)
+    {
         for (int typed = 0; typed < 2; typed++) {
             problem p = problem_of(3, 0);
             for (int r = 0; r < 3; r++) p.index[r] = p.ignore_index;
@@ -475,8 +492,10 @@ static void test_subsets(void **state)
         if (!(set & 2)) f.grad.dweight = NULL;
         if (!(set & 4)) f.grad.dbias = NULL;
         OK(ctx, fused_run(ctx, &f));
-        if (set & 1) assert_memory_equal(f.dhidden.memory, full.dhidden.memory, full.dhidden.bytes);
-        if (set & 2) assert_memory_equal(f.dweight.memory, full.dweight.memory, full.dweight.bytes);
+        if (set & 1)
+            assert_memory_equal(f.dhidden.memory, full.dhidden.memory, full.dhidden.bytes);
+        if (set & 2)
+            assert_memory_equal(f.dweight.memory, full.dweight.memory, full.dweight.bytes);
         if (set & 4) assert_memory_equal(f.dbias.memory, full.dbias.memory, full.dbias.bytes);
         assert_true(f.out.value == full.out.value);
         fused_free(&f);
@@ -491,12 +510,16 @@ static int64_t peak(int64_t rows, int64_t cols, int64_t dim)
 {
     slg_ctx *ctx = context(SLG_ISA_AUTO, 1);
     slg_ctx_info_t info = { .size = sizeof info };
-    float *h = calloc((size_t)(rows * dim), sizeof *h), *w = calloc((size_t)(cols * dim), sizeof *w);
-    float *dh = malloc((size_t)(rows * dim) * sizeof *dh), *dw = malloc((size_t)(cols * dim) * sizeof *dw);
+    float *h = calloc((size_t)(rows * dim), sizeof *h),
+          *w = calloc((size_t)(cols * dim), sizeof *w);
+    float *dh = malloc((size_t)(rows * dim) * sizeof *dh),
+          *dw = malloc((size_t)(cols * dim) * sizeof *dw);
     int64_t *index = calloc((size_t)rows, sizeof *index);
-    slg_tensor hidden = slg_tensor_2d(h, SLG_F32, rows, dim), weight = slg_tensor_2d(w, SLG_F32, cols, dim);
+    slg_tensor hidden = slg_tensor_2d(h, SLG_F32, rows, dim),
+               weight = slg_tensor_2d(w, SLG_F32, cols, dim);
     slg_tensor dhidden = slg_tensor_2d(dh, SLG_F32, rows, dim);
-    slg_tensor dweight = slg_tensor_2d(dw, SLG_F32, cols, dim), t = slg_tensor_1d(index, SLG_I64, rows);
+    slg_tensor dweight = slg_tensor_2d(dw, SLG_F32, cols, dim),
+               t = slg_tensor_1d(index, SLG_I64, rows);
     slg_logits l;
     slg_targets targets;
     slg_logits_grad g;
@@ -518,13 +541,16 @@ static int64_t peak(int64_t rows, int64_t cols, int64_t dim)
 static void test_memory(void **state)
 {
     (void)state;
-    const int64_t block = 64 << 20, slack = 1 << 20, page = 2 << 20; /* a block of the arena is whole pages */
-    int64_t few = peak(600, 30011, 4), many = peak(1800, 30011, 4), narrow = peak(9000, 1000, 4);
+    const int64_t block = 64 << 20, slack = 1 << 20,
+                  page = 2 << 20; /* a block of the arena is whole pages */
+    int64_t few = peak(600, 30011, 4), many = peak(1800, 30011, 4),
+            narrow = peak(9000, 1000, 4);
     assert_true(few <= block + slack + page);
     assert_true(many <= block + slack + page && many - few < slack + page);
     assert_true(narrow <= 1024 * 1000 * 4 + slack + page);
-    print_message("scratch: %.1f MiB of %.1f for the whole; %.1f of %.1f\n", (double)many / 0x1p20,
-                  1800.0 * 30011 * 4 / 0x1p20, (double)narrow / 0x1p20, 9000.0 * 1000 * 4 / 0x1p20);
+    print_message("scratch: %.1f MiB of %.1f for the whole; %.1f of %.1f\n",
+                  (double)many / 0x1p20, 1800.0 * 30011 * 4 / 0x1p20, (double)narrow / 0x1p20,
+                  9000.0 * 1000 * 4 / 0x1p20);
 }
 
 static int print_worst(void **state)

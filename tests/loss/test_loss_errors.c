@@ -32,7 +32,8 @@ static int cases;
 static void world_init(world *w, enum kind kind)
 {
     memset(w, 0, sizeof *w);
-    for (int i = 0; i < ROWS * COLS; i++) w->x[i] = (float)i / 7, w->q[i] = i % COLS == 2 ? 1 : 0;
+    for (int i = 0; i < ROWS * COLS; i++)
+        w->x[i] = (float)i / 7, w->q[i] = i % COLS == 2 ? 1 : 0;
     for (int i = 0; i < ROWS; i++) w->row_w[i] = 1, w->index_w[i] = i;
     for (int i = 0; i < COLS; i++) w->class_w[i] = w->mask_w[i] = 1, w->bias_w[i] = 0.5f;
     for (int i = 0; i < ROWS * DIM; i++) w->hidden_w[i] = (float)i / 5;
@@ -78,16 +79,18 @@ static void world_init(world *w, enum kind kind)
 
 /* The call must give `status` and a message that begins with the function's name and holds all of
    the parts, separated by |; and must have written nothing. */
-static void refused_call(int line, slg_status want, const char *parts, world *w, const slg_logits *l,
-                         const slg_targets *t, const slg_cross_entropy_opts *o, slg_loss_out *out,
-                         slg_logits_grad *g)
+static void refused_call(int line, slg_status want, const char *parts, world *w,
+                         const slg_logits *l, const slg_targets *t,
+                         const slg_cross_entropy_opts *o, slg_loss_out *out, slg_logits_grad *g)
 {
     world before;
     memcpy(&before, w, sizeof before);
     slg_status status = slg_cross_entropy(ctx, l, t, o, out, g);
     const char *message = slg_ctx_message(ctx);
-    if (status != want) fail_msg("line %d: status %d, should be %d; %s", line, status, want, message);
-    if (strncmp(message, "slg_cross_entropy: ", 19) != 0) fail_msg("line %d: %s", line, message);
+    if (status != want)
+        fail_msg("line %d: status %d, should be %d; %s", line, status, want, message);
+    if (strncmp(message, "slg_cross_entropy: ", 19) != 0)
+        fail_msg("line %d: %s", line, message);
     for (const char *p = parts; *p;) {
         char part[80];
         size_t n = strcspn(p, "|");
@@ -97,32 +100,35 @@ static void refused_call(int line, slg_status want, const char *parts, world *w,
         if (!strstr(message, part)) fail_msg("line %d: no '%s' in '%s'", line, part, message);
         p += n + (p[n] == '|');
     }
-    if (memcmp(&before, w, sizeof before) != 0) fail_msg("line %d: something was written", line);
+    if (memcmp(&before, w, sizeof before) != 0)
+        fail_msg("line %d: something was written", line);
     cases++;
 }
 
 static void accepted_call(int line, world *w)
 {
-    slg_status status = slg_cross_entropy(ctx, &w->logits, &w->targets, &w->opts, &w->out, &w->grad);
+    slg_status status =
+        slg_cross_entropy(ctx, &w->logits, &w->targets, &w->opts, &w->out, &w->grad);
     if (status) fail_msg("line %d: %d, %s", line, status, slg_ctx_message(ctx));
     if (w->out.count == 77) fail_msg("line %d: out was not written", line);
 }
 
 /* The change is made to a new world w. */
-#define REFUSED(kind, status, parts, ...)                                                          \
-    do {                                                                                           \
-        world w;                                                                                   \
-        world_init(&w, kind);                                                                      \
-        __VA_ARGS__;                                                                               \
-        refused_call(__LINE__, status, parts, &w, &w.logits, &w.targets, &w.opts, &w.out, &w.grad); \
+#define REFUSED(kind, status, parts, ...)                                                      \
+    do {                                                                                       \
+        world w;                                                                               \
+        world_init(&w, kind);                                                                  \
+        __VA_ARGS__;                                                                           \
+        refused_call(__LINE__, status, parts, &w, &w.logits, &w.targets, &w.opts, &w.out,      \
+                     &w.grad);                                                                 \
     } while (0)
 
-#define ACCEPTED(kind, ...)                                                                        \
-    do {                                                                                           \
-        world w;                                                                                   \
-        world_init(&w, kind);                                                                      \
-        __VA_ARGS__;                                                                               \
-        accepted_call(__LINE__, &w);                                                               \
+#define ACCEPTED(kind, ...)                                                                    \
+    do {                                                                                       \
+        world w;                                                                               \
+        world_init(&w, kind);                                                                  \
+        __VA_ARGS__;                                                                           \
+        accepted_call(__LINE__, &w);                                                           \
     } while (0)
 
 /* The worlds work, with and without what is optional: else the cases below would prove nothing. */
@@ -133,11 +139,13 @@ static void test_accepted(void **state)
         enum kind kind = (enum kind)k;
         ACCEPTED(kind, (void)0);
         ACCEPTED(kind, w.out.loss = w.out.lse = NULL);
-        ACCEPTED(kind, w.logits.mask = NULL; w.targets.row_weight = w.targets.class_weight = NULL);
+        ACCEPTED(kind, w.logits.mask = NULL;
+                 w.targets.row_weight = w.targets.class_weight = NULL);
         ACCEPTED(kind, w.logits.temperature = 1e-3; w.logits.softcap = 1e30);
         ACCEPTED(kind, w.logits.softcap = 1e-30);
         ACCEPTED(kind, w.opts.label_smoothing = 1; w.opts.z_loss = 5);
-        ACCEPTED(kind, w.grad.dlogits = NULL; w.grad.dhidden = w.grad.dweight = w.grad.dbias = NULL);
+        ACCEPTED(kind, w.grad.dlogits = NULL;
+                 w.grad.dhidden = w.grad.dweight = w.grad.dbias = NULL);
     }
     ACCEPTED(DENSE, w.grad.dlogits = &w.dense);
     ACCEPTED(FUSED, w.grad.accumulate = 1; memset(&w.y, 0, sizeof w.y));
@@ -161,11 +169,15 @@ static void test_null(void **state)
     (void)state;
     world whole;
     world_init(&whole, DENSE);
-    assert_int_equal(slg_cross_entropy(NULL, &whole.logits, &whole.targets, &whole.opts, &whole.out, &whole.grad),
+    assert_int_equal(slg_cross_entropy(NULL, &whole.logits, &whole.targets, &whole.opts,
+                                       &whole.out, &whole.grad),
                      SLG_ERR_NULL);
-    refused_call(__LINE__, SLG_ERR_NULL, "logits is NULL", &whole, NULL, &whole.targets, &whole.opts, &whole.out, &whole.grad);
-    refused_call(__LINE__, SLG_ERR_NULL, "targets is NULL", &whole, &whole.logits, NULL, &whole.opts, &whole.out, &whole.grad);
-    refused_call(__LINE__, SLG_ERR_NULL, "out is NULL", &whole, &whole.logits, &whole.targets, &whole.opts, NULL, &whole.grad);
+    refused_call(__LINE__, SLG_ERR_NULL, "logits is NULL", &whole, NULL, &whole.targets,
+                 &whole.opts, &whole.out, &whole.grad);
+    refused_call(__LINE__, SLG_ERR_NULL, "targets is NULL", &whole, &whole.logits, NULL,
+                 &whole.opts, &whole.out, &whole.grad);
+    refused_call(__LINE__, SLG_ERR_NULL, "out is NULL", &whole, &whole.logits, &whole.targets,
+                 &whole.opts, NULL, &whole.grad);
 
     REFUSED(DENSE, SLG_ERR_NULL, "logits|dense|hidden|weight", w.logits.dense = NULL);
     REFUSED(FUSED, SLG_ERR_NULL, "logits|hidden", w.logits.hidden = NULL);
@@ -277,17 +289,20 @@ static void test_shape(void **state)
 static void test_overflow(void **state)
 {
     (void)state;
-    const int64_t sizes[][2] = { { INT64_MAX, INT64_MAX }, { INT64_MAX, 2 }, { 2, INT64_MAX },
-                                 { (int64_t)1 << 32, (int64_t)1 << 32 }, { (int64_t)1 << 62, 1 },
-                                 { 3037000500, 3037000500 }, { INT64_MAX, 0 } };
+    const int64_t sizes[][2] = {
+        { INT64_MAX, INT64_MAX }, { INT64_MAX, 2 },
+        { 2, INT64_MAX },         { (int64_t)1 << 32, (int64_t)1 << 32 },
+        { (int64_t)1 << 62, 1 },  { 3037000500, 3037000500 },
+        { INT64_MAX, 0 }
+    };
     for (size_t i = 0; i < 6; i++) {
         const int64_t *s = sizes[i];
-        REFUSED(DENSE, SLG_ERR_SHAPE, "logits.dense",
-                memcpy(w.dense.shape, s, 16); w.dense.stride[0] = s[1]);
-        REFUSED(FUSED, SLG_ERR_SHAPE, "logits.",
-                memcpy(w.hidden.shape, s, 16); w.hidden.stride[0] = s[1]);
-        REFUSED(FUSED, SLG_ERR_SHAPE, "logits.",
-                memcpy(w.weight.shape, s, 16); w.weight.stride[0] = s[1]);
+        REFUSED(DENSE, SLG_ERR_SHAPE, "logits.dense", memcpy(w.dense.shape, s, 16);
+                w.dense.stride[0] = s[1]);
+        REFUSED(FUSED, SLG_ERR_SHAPE, "logits.", memcpy(w.hidden.shape, s, 16);
+                w.hidden.stride[0] = s[1]);
+        REFUSED(FUSED, SLG_ERR_SHAPE, "logits.", memcpy(w.weight.shape, s, 16);
+                w.weight.stride[0] = s[1]);
     }
     REFUSED(DENSE, SLG_ERR_SHAPE, "logits.dense", w.dense.stride[0] = INT64_MAX);
     REFUSED(DENSE, SLG_ERR_SHAPE, "logits.dense", w.dense.stride[0] = INT64_MIN);
@@ -296,10 +311,10 @@ static void test_overflow(void **state)
     REFUSED(DENSE, SLG_ERR_SHAPE, "grad.dlogits", w.dlogits.stride[0] = INT64_MAX / 8);
     /* What BLAS cannot take: rows that are all the same one, so memory is there. */
     const int64_t many = (int64_t)INT32_MAX + 1;
-    REFUSED(FUSED, SLG_ERR_SHAPE, "2147483648|2147483647",
-            w.hidden.shape[0] = many; w.hidden.stride[0] = 0);
-    REFUSED(FUSED, SLG_ERR_SHAPE, "2147483648|2147483647",
-            w.weight.shape[0] = many; w.weight.stride[0] = 0);
+    REFUSED(FUSED, SLG_ERR_SHAPE, "2147483648|2147483647", w.hidden.shape[0] = many;
+            w.hidden.stride[0] = 0);
+    REFUSED(FUSED, SLG_ERR_SHAPE, "2147483648|2147483647", w.weight.shape[0] = many;
+            w.weight.stride[0] = 0);
     REFUSED(FUSED, SLG_ERR_SHAPE, "2147483648|2147483647",
             w.hidden.shape[1] = w.weight.shape[1] = many;
             w.hidden.stride[1] = w.weight.stride[1] = 0);
@@ -317,23 +332,28 @@ static void test_stride(void **state)
     REFUSED(FUSED, SLG_ERR_STRIDE, "grad.dhidden", w.dhidden.stride[0] = 0);
     REFUSED(FUSED, SLG_ERR_STRIDE, "grad.dbias", w.dbias.stride[0] = 0);
     REFUSED(FUSED, SLG_ERR_STRIDE, "grad.dweight", w.dweight.stride[0] = 1);
-    REFUSED(FUSED, SLG_ERR_STRIDE, "grad.dweight|1, 6|contiguous",
-            w.dweight.stride[0] = 1; w.dweight.stride[1] = COLS);
+    REFUSED(FUSED, SLG_ERR_STRIDE, "grad.dweight|1, 6|contiguous", w.dweight.stride[0] = 1;
+            w.dweight.stride[1] = COLS);
     REFUSED(FUSED, SLG_ERR_STRIDE, "grad.dweight|-3",
-            w.dweight.data = w.y.dweight + (COLS - 1) * DIM; w.dweight.stride[0] = -DIM);
+            w.dweight.data = w.y.dweight + (COLS - 1) * DIM;
+            w.dweight.stride[0] = -DIM);
 
     /* Gradients over inputs. */
     REFUSED(DENSE, SLG_ERR_STRIDE, "grad.dlogits|logits.dense", w.dlogits.data = w.x + 1;
-            w.dlogits.shape[0] = w.dense.shape[0] = w.index.shape[0] = w.row_weight.shape[0] = 3;
+            w.dlogits.shape[0] = w.dense.shape[0] = w.index.shape[0] = w.row_weight.shape[0] =
+                3;
             w.loss.shape[0] = w.lse.shape[0] = 3);
-    REFUSED(DENSE, SLG_ERR_STRIDE, "grad.dlogits|logits.dense", w.dlogits.data = w.x; /* transposed */
+    REFUSED(DENSE, SLG_ERR_STRIDE, "grad.dlogits|logits.dense",
+            w.dlogits.data = w.x; /* transposed */
             w.dlogits.stride[0] = 1; w.dlogits.stride[1] = ROWS);
-    REFUSED(DENSE, SLG_ERR_STRIDE, "grad.dlogits", w.dlogits.data = w.x; w.dlogits.dtype = SLG_BF16);
+    REFUSED(DENSE, SLG_ERR_STRIDE, "grad.dlogits", w.dlogits.data = w.x;
+            w.dlogits.dtype = SLG_BF16);
     REFUSED(PROB, SLG_ERR_STRIDE, "gradient|target", w.dlogits.data = w.q);
-    REFUSED(PROB, SLG_ERR_STRIDE, "gradient|target", w.prob.data = w.y.dx + 4 - 4; w.prob.stride[0] = 0;
-            memcpy(w.y.dx, w.q, sizeof w.q));
+    REFUSED(PROB, SLG_ERR_STRIDE, "gradient|target", w.prob.data = w.y.dx + 4 - 4;
+            w.prob.stride[0] = 0; memcpy(w.y.dx, w.q, sizeof w.q));
     REFUSED(FUSED, SLG_ERR_STRIDE, "grad.dhidden|input", w.dhidden.data = w.hidden_w);
-    REFUSED(FUSED, SLG_ERR_STRIDE, "grad.dhidden|input", w.dhidden.data = w.hidden_w; w.dhidden.dtype = SLG_F16);
+    REFUSED(FUSED, SLG_ERR_STRIDE, "grad.dhidden|input", w.dhidden.data = w.hidden_w;
+            w.dhidden.dtype = SLG_F16);
     REFUSED(FUSED, SLG_ERR_STRIDE, "grad.dweight|input", w.dweight.data = w.weight_w);
     REFUSED(FUSED, SLG_ERR_STRIDE, "grad.dbias|input", w.dbias.data = w.bias_w);
     REFUSED(FUSED, SLG_ERR_STRIDE, "grad.dbias|input", w.dbias.data = w.mask_w);
@@ -346,7 +366,8 @@ static void test_stride(void **state)
     REFUSED(DENSE, SLG_ERR_STRIDE, "gradient|out.loss", w.loss.data = w.y.dx + 5);
     REFUSED(FUSED, SLG_ERR_STRIDE, "gradient|out.lse", w.lse.data = w.y.dbias);
     REFUSED(FUSED, SLG_ERR_STRIDE, "gradient|out.loss", /* rows == cols: the same view */
-            w.hidden.shape[0] = w.index.shape[0] = w.row_weight.shape[0] = w.dhidden.shape[0] = 3;
+            w.hidden.shape[0] = w.index.shape[0] = w.row_weight.shape[0] = w.dhidden.shape[0] =
+                3;
             w.weight.shape[0] = w.bias.shape[0] = w.mask.shape[0] = w.class_weight.shape[0] = 3;
             w.dweight.shape[0] = w.dbias.shape[0] = w.loss.shape[0] = w.lse.shape[0] = 3;
             w.loss.data = w.y.dbias);
@@ -372,10 +393,12 @@ static void test_options(void **state)
     world whole;
     world_init(&whole, DENSE);
     assert_int_equal(longer.o.size, sizeof longer);
-    OK(ctx, slg_cross_entropy(ctx, &whole.logits, &whole.targets, &longer.o, &whole.out, &whole.grad));
+    OK(ctx, slg_cross_entropy(ctx, &whole.logits, &whole.targets, &longer.o, &whole.out,
+                              &whole.grad));
     world_init(&whole, DENSE);
     longer.more[1] = 1;
-    refused_call(__LINE__, SLG_ERR_OPTIONS, "opts", &whole, &whole.logits, &whole.targets, &longer.o, &whole.out, &whole.grad);
+    refused_call(__LINE__, SLG_ERR_OPTIONS, "opts", &whole, &whole.logits, &whole.targets,
+                 &longer.o, &whole.out, &whole.grad);
     /* An old program's shorter struct: what it lacks is the default. */
     ACCEPTED(DENSE, w.opts.size = 8; w.opts.z_loss = -1; w.opts.label_smoothing = 7);
 
@@ -402,7 +425,8 @@ static void test_options(void **state)
     REFUSED(DENSE, SLG_ERR_RANGE, "label_smoothing|1.01", w.opts.label_smoothing = 1.01);
     REFUSED(DENSE, SLG_ERR_RANGE, "temperature|0", w.logits.temperature = 0);
     REFUSED(DENSE, SLG_ERR_RANGE, "softcap|1e+39", w.logits.softcap = 1e39);
-    REFUSED(DENSE, SLG_ERR_RANGE, "softcap|3e+38", w.logits.softcap = 3e38); /* 1 / it is subnormal */
+    REFUSED(DENSE, SLG_ERR_RANGE, "softcap|3e+38",
+            w.logits.softcap = 3e38); /* 1 / it is subnormal */
     REFUSED(DENSE, SLG_ERR_RANGE, "softcap|1e-39", w.logits.softcap = 1e-39);
     REFUSED(DENSE, SLG_ERR_RANGE, "reduction|3", w.opts.reduction = 3);
     REFUSED(DENSE, SLG_ERR_RANGE, "reduction|-1", w.opts.reduction = -1);
@@ -413,7 +437,10 @@ static void test_options(void **state)
 static void test_index(void **state)
 {
     (void)state;
-    const struct { int64_t value; const char *parts; } bad[] = {
+    const struct {
+        int64_t value;
+        const char *parts;
+    } bad[] = {
         { -1, "targets.index[2] is -1|from 0 to 5|-100" },
         { COLS, "targets.index[2] is 6" },
         { INT64_MIN, "targets.index[2] is -9223372036854775808" },
@@ -423,11 +450,13 @@ static void test_index(void **state)
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         for (int k = 0; k < 2; k++)
-            REFUSED(k ? FUSED : DENSE, SLG_ERR_RANGE, bad[i].parts, w.index_w[2] = bad[i].value);
+            REFUSED(k ? FUSED : DENSE, SLG_ERR_RANGE, bad[i].parts,
+                    w.index_w[2] = bad[i].value);
     REFUSED(DENSE, SLG_ERR_RANGE, "targets.index[2] is -100|ignore_index 7",
-            w.index_w[2] = -100; w.targets.ignore_index = 7);
-    REFUSED(DENSE, SLG_ERR_RANGE, "targets.index[3] is 6|ignore_index 2",
-            w.index_w[3] = 6; w.targets.ignore_index = 2);
+            w.index_w[2] = -100;
+            w.targets.ignore_index = 7);
+    REFUSED(DENSE, SLG_ERR_RANGE, "targets.index[3] is 6|ignore_index 2", w.index_w[3] = 6;
+            w.targets.ignore_index = 2);
     const int32_t narrow[] = { -1, COLS, INT32_MIN, INT32_MAX };
     for (int i = 0; i < 4; i++)
         REFUSED(DENSE, SLG_ERR_RANGE, "targets.index[1]", int32_t v[ROWS] = { 0, 1, 2, 3 };
@@ -445,7 +474,8 @@ static void test_weights(void **state)
         REFUSED(DENSE, SLG_ERR_RANGE, "targets.row_weight[3]", w.row_w[3] = bad[i]);
         REFUSED(PROB, SLG_ERR_RANGE, "targets.class_weight[5]", w.class_w[5] = bad[i]);
         /* Also of rows that are ignored: all is checked. */
-        REFUSED(DENSE, SLG_ERR_RANGE, "targets.row_weight[0]", w.row_w[0] = bad[i]; w.index_w[0] = -100);
+        REFUSED(DENSE, SLG_ERR_RANGE, "targets.row_weight[0]", w.row_w[0] = bad[i];
+                w.index_w[0] = -100);
     }
 }
 
@@ -458,8 +488,8 @@ static void test_prob(void **state)
     REFUSED(PROB, SLG_ERR_RANGE, "targets.prob|row 0|sums to inf", w.q[2] = INFINITY);
     for (int at = 0; at < COLS; at++) {
         REFUSED(PROB, SLG_ERR_RANGE, "targets.prob|row 2|NaN", w.q[2 * COLS + at] = NAN);
-        REFUSED(PROB, SLG_ERR_RANGE, "targets.prob|row 2|negative",
-                w.q[2 * COLS + at] = -0.25f; w.q[2 * COLS + (at + 1) % COLS] += 1.25f);
+        REFUSED(PROB, SLG_ERR_RANGE, "targets.prob|row 2|negative", w.q[2 * COLS + at] = -0.25f;
+                w.q[2 * COLS + (at + 1) % COLS] += 1.25f);
     }
     /* Rows of several blocks, in any thread's range: the first bad row is named. */
     enum { LONG_ROWS = 40, LONG_COLS = 5000 };
@@ -511,7 +541,8 @@ static int left; /* allocations that succeed */
 static void *limited_alloc(void *user, size_t alignment, size_t size)
 {
     (void)user;
-    return left-- > 0 ? aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment) : NULL;
+    return left-- > 0 ? aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment)
+                      : NULL;
 }
 
 static void limited_free(void *user, void *memory)
@@ -537,7 +568,8 @@ static void test_memory(void **state)
             world w, before;
             world_init(&w, (enum kind)k);
             memcpy(&before, &w, sizeof w);
-            slg_status status = slg_cross_entropy(ctx, &w.logits, &w.targets, &w.opts, &w.out, &w.grad);
+            slg_status status =
+                slg_cross_entropy(ctx, &w.logits, &w.targets, &w.opts, &w.out, &w.grad);
             if (status) {
                 assert_int_equal(status, SLG_ERR_MEMORY);
                 assert_true(strlen(slg_ctx_message(ctx)) > 20);
@@ -571,11 +603,12 @@ static int tear_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_accepted), cmocka_unit_test(test_null),    cmocka_unit_test(test_dtype),
-        cmocka_unit_test(test_shape),    cmocka_unit_test(test_overflow), cmocka_unit_test(test_stride),
-        cmocka_unit_test(test_options),  cmocka_unit_test(test_index),   cmocka_unit_test(test_weights),
-        cmocka_unit_test(test_prob),     cmocka_unit_test(test_usable_after),
-        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_accepted),     cmocka_unit_test(test_null),
+        cmocka_unit_test(test_dtype),        cmocka_unit_test(test_shape),
+        cmocka_unit_test(test_overflow),     cmocka_unit_test(test_stride),
+        cmocka_unit_test(test_options),      cmocka_unit_test(test_index),
+        cmocka_unit_test(test_weights),      cmocka_unit_test(test_prob),
+        cmocka_unit_test(test_usable_after), cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

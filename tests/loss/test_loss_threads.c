@@ -72,7 +72,8 @@ static void memory_fill(const shape *s, enum form form, memory *m)
         if (s->prob)
             q[s->cols / 2] += 0.25f;
         else
-            put_item(s->index_type, (char *)m->in[TARGET] + (size_t)r * item_size(s->index_type),
+            put_item(s->index_type,
+                     (char *)m->in[TARGET] + (size_t)r * item_size(s->index_type),
                      r % 7 == 4 ? -100 : (double)t);
         ((float *)m->in[ROW_WEIGHT])[r] = (float)uniform();
     }
@@ -102,7 +103,8 @@ static slg_status memory_run(slg_ctx *ctx, const shape *s, enum form form, memor
     slg_tensor row_weight = slg_tensor_1d(m->in[ROW_WEIGHT], SLG_F32, s->rows);
     slg_tensor class_weight = slg_tensor_1d(m->in[CLASS_WEIGHT], SLG_F32, s->cols);
     slg_tensor mask = slg_tensor_1d(m->in[MASK], s->index_type, s->cols);
-    slg_tensor dx = slg_tensor_2d(form == IN_PLACE ? m->in[X] : m->out[DX], s->type, s->rows, width);
+    slg_tensor dx =
+        slg_tensor_2d(form == IN_PLACE ? m->in[X] : m->out[DX], s->type, s->rows, width);
     slg_tensor dweight = slg_tensor_2d(m->out[DWEIGHT], SLG_F32, s->cols, s->dim);
     slg_tensor dbias = slg_tensor_1d(m->out[DBIAS], SLG_F32, s->cols);
     slg_tensor loss = slg_tensor_1d(m->out[LOSS], SLG_F32, s->rows);
@@ -144,11 +146,13 @@ static void assert_same(const char *what, enum form form, const memory *a, const
 {
     for (int i = 0; i < OUTPUTS; i++) {
         if (i == DX && form == IN_PLACE) continue;
-        if (memcmp(a->out[i], b->out[i], a->out_bytes[i]) != 0) fail_msg("%s: output %d differs", what, i);
+        if (memcmp(a->out[i], b->out[i], a->out_bytes[i]) != 0)
+            fail_msg("%s: output %d differs", what, i);
     }
     if (form == IN_PLACE && memcmp(a->in[X], b->in[X], a->in_bytes[X]) != 0)
         fail_msg("%s: gradient in place differs", what);
-    if (memcmp(&a->numbers, &b->numbers, sizeof a->numbers) != 0) fail_msg("%s: out differs", what);
+    if (memcmp(&a->numbers, &b->numbers, sizeof a->numbers) != 0)
+        fail_msg("%s: out differs", what);
 }
 
 static const shape shapes[] = {
@@ -160,7 +164,7 @@ static const shape shapes[] = {
     { 9, 40001, 4, SLG_F32, SLG_I64, true, 0.1, 5, 0.7 },
     { 9, 20001, 5, SLG_BF16, SLG_I32, false, 0, 0, 1 },
     { 33, 2049, 6, SLG_F16, SLG_I32, true, 0.1, 30, 1 },
-    { 2100, 12, 3, SLG_F32, SLG_I32, false, 0, 5, 1 },   /* fused: several blocks */
+    { 2100, 12, 3, SLG_F32, SLG_I32, false, 0, 5, 1 }, /* fused: several blocks */
 };
 
 /* ---- Threads ----------------------------------------------------------------------------- */
@@ -205,7 +209,8 @@ static void test_streaming(void **state)
 {
     (void)state;
     enum { COLS = 50257 };
-    FOR_EACH_ISA(ctx, 2) {
+    FOR_EACH_ISA(ctx, 2)
+    {
         slg_ctx_info_t info = { .size = sizeof info };
         OK(ctx, slg_ctx_info(ctx, &info));
         int64_t l2 = info.l2_bytes > 0 ? info.l2_bytes : 1 << 20;
@@ -218,7 +223,8 @@ static void test_streaming(void **state)
                 int64_t *index = calloc((size_t)rows, sizeof *index);
                 for (size_t i = 0; i < n; i++) x[i] = (float)normal();
                 memset(all, 0x5A, (n + 32) * 4);
-                for (int64_t r = 0; r < rows; r++) q[r * COLS + r * 5] = 1, index[r] = COLS - 1 - r * 2047;
+                for (int64_t r = 0; r < rows; r++)
+                    q[r * COLS + r * 5] = 1, index[r] = COLS - 1 - r * 2047;
                 slg_tensor xs = slg_tensor_2d(x, SLG_F32, rows, COLS);
                 slg_tensor dx = slg_tensor_2d(all + off, SLG_F32, rows, COLS);
                 slg_tensor qs = slg_tensor_2d(q, SLG_F32, rows, COLS);
@@ -248,13 +254,15 @@ static void test_streaming(void **state)
                     OK(ctx, slg_cross_entropy(ctx, &l, &targets, &o, &of_row, &g));
                     sum += of_row.sum;
                     if (memcmp(alone, all + off + r * COLS, COLS * 4) != 0)
-                        fail_msg("row %lld, %lld floats off a line, differs", (long long)r, (long long)off);
+                        fail_msg("row %lld, %lld floats off a line, differs", (long long)r,
+                                 (long long)off);
                 }
                 assert_true(sum == out.sum);
                 uint32_t word;
                 for (size_t i = 0; i < n + 32; i++) { /* nothing beside it */
                     memcpy(&word, all + i, 4);
-                    if (i < (size_t)off || i >= n + (size_t)off) assert_int_equal(word, 0x5A5A5A5A);
+                    if (i < (size_t)off || i >= n + (size_t)off)
+                        assert_int_equal(word, 0x5A5A5A5A);
                 }
                 free(x), free(all), free(alone), free(q), free(index);
             }
@@ -302,8 +310,9 @@ static void test_allocations(void **state)
             memory_fill(&shapes[i], (enum form)form, &m);
             int64_t first = allocations;
             OK(ctx, memory_run(ctx, &shapes[i], (enum form)form, &m));
-            if (allocations > first) fail_msg("shape %lld, form %d: second call: %lld allocations",
-                                              (long long)i, form, (long long)(allocations - first));
+            if (allocations > first)
+                fail_msg("shape %lld, form %d: second call: %lld allocations", (long long)i,
+                         form, (long long)(allocations - first));
             memory_free(&m);
             slg_ctx_free(ctx);
         }
@@ -316,41 +325,42 @@ static void test_mode(void **state)
 {
     (void)state;
     /* Rounding up, down, to zero; flush to zero; denormals are zero; flags that are raised. */
-    const unsigned modes[] = { 0x1F80, 0x5F80, 0x3F80, 0x7F80, 0x9F80, 0x1FC0, 0x1F80 | 0x3D, 0xFFC0 };
+    const unsigned modes[] = { 0x1F80, 0x5F80, 0x3F80,        0x7F80,
+                               0x9F80, 0x1FC0, 0x1F80 | 0x3D, 0xFFC0 };
     const unsigned before = _mm_getcsr();
     FOR_EACH_ISA(ctx, 2)
-        for (int form = 0; form < FORMS; form++) {
-            const shape s = { 60, 700, 6, SLG_F32, SLG_I32, false, 0.1, 5, 2 };
-            memory one = { 0 };
-            for (int64_t i = 0; i < COUNT(modes); i++) {
-                memory m;
-                memory_sizes(&s, (enum form)form, &m);
-                memory_alloc(&m);
-                seed = 5;
-                memory_fill(&s, (enum form)form, &m);
-                _mm_setcsr(modes[i]);
-                slg_status status = memory_run(ctx, &s, (enum form)form, &m);
-                unsigned after = _mm_getcsr();
-                shape bad = s;
-                bad.temperature = -1;
-                slg_loss_out numbers = m.numbers;
-                slg_status refused = memory_run(ctx, &bad, (enum form)form, &m);
-                unsigned after_error = _mm_getcsr();
-                _mm_setcsr(before);
-                m.numbers = numbers;
-                OK(ctx, status);
-                assert_int_equal(refused, SLG_ERR_RANGE);
-                assert_int_equal(after, modes[i]);
-                assert_int_equal(after_error, modes[i]);
-                if (i == 0) {
-                    one = m;
-                } else {
-                    assert_same("mode", (enum form)form, &one, &m);
-                    memory_free(&m);
-                }
+    for (int form = 0; form < FORMS; form++) {
+        const shape s = { 60, 700, 6, SLG_F32, SLG_I32, false, 0.1, 5, 2 };
+        memory one = { 0 };
+        for (int64_t i = 0; i < COUNT(modes); i++) {
+            memory m;
+            memory_sizes(&s, (enum form)form, &m);
+            memory_alloc(&m);
+            seed = 5;
+            memory_fill(&s, (enum form)form, &m);
+            _mm_setcsr(modes[i]);
+            slg_status status = memory_run(ctx, &s, (enum form)form, &m);
+            unsigned after = _mm_getcsr();
+            shape bad = s;
+            bad.temperature = -1;
+            slg_loss_out numbers = m.numbers;
+            slg_status refused = memory_run(ctx, &bad, (enum form)form, &m);
+            unsigned after_error = _mm_getcsr();
+            _mm_setcsr(before);
+            m.numbers = numbers;
+            OK(ctx, status);
+            assert_int_equal(refused, SLG_ERR_RANGE);
+            assert_int_equal(after, modes[i]);
+            assert_int_equal(after_error, modes[i]);
+            if (i == 0) {
+                one = m;
+            } else {
+                assert_same("mode", (enum form)form, &one, &m);
+                memory_free(&m);
             }
-            memory_free(&one);
         }
+        memory_free(&one);
+    }
 }
 #else
 static void test_mode(void **state)
@@ -396,13 +406,24 @@ static void guarded(slg_ctx *ctx, const shape *s, enum form form, enum guard_sid
 static void test_guard_pages(void **state)
 {
     (void)state;
-    const int64_t cols[] = { 1, 2, 3, 5, 8, 15, 16, 17, 31, 33, 63, 64, 65, 100, 2047, 2048, 2049, 2065 };
+    const int64_t cols[] = { 1,  2,  3,  5,  8,   15,   16,   17,   31,
+                             33, 63, 64, 65, 100, 2047, 2048, 2049, 2065 };
     const int32_t types[] = { SLG_F32, SLG_BF16, SLG_F16 };
-    FOR_EACH_ISA(ctx, 1) {
+    FOR_EACH_ISA(ctx, 1)
+    {
         for (int64_t c = 0; c < COUNT(cols); c++)
             for (int i = 0; i < 3 * FORMS * 4; i++) {
-                shape s = { 1 + below(3), cols[c], 1 + below(20), types[i % 3], SLG_I64, i / 9 % 2, 0, 0, 1 };
-                if (i / 18) s.smoothing = 0.1, s.softcap = 4, s.temperature = 3, s.index_type = SLG_I32;
+                shape s = { 1 + below(3),
+                            cols[c],
+                            1 + below(20),
+                            types[i % 3],
+                            SLG_I64,
+                            i / 9 % 2,
+                            0,
+                            0,
+                            1 };
+                if (i / 18)
+                    s.smoothing = 0.1, s.softcap = 4, s.temperature = 3, s.index_type = SLG_I32;
                 for (int side = GUARD_AFTER; side <= GUARD_BEFORE; side++)
                     guarded(ctx, &s, (enum form)(i / 3 % FORMS), (enum guard_side)side);
             }
@@ -417,7 +438,7 @@ static void test_guard_pages(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_threads), cmocka_unit_test(test_streaming),
+        cmocka_unit_test(test_threads),     cmocka_unit_test(test_streaming),
         cmocka_unit_test(test_allocations), cmocka_unit_test(test_mode),
         cmocka_unit_test(test_guard_pages),
     };

@@ -26,10 +26,10 @@
 #include "support/guard.h"
 
 #define COUNT(array) (int64_t)(sizeof(array) / sizeof *(array))
-#define OK(ctx, call)                                                                              \
-    do {                                                                                           \
-        slg_status status_ = (call);                                                               \
-        if (status_) fail_msg("%s: %d, %s", #call, status_, slg_ctx_message(ctx));                 \
+#define OK(ctx, call)                                                                          \
+    do {                                                                                       \
+        slg_status status_ = (call);                                                           \
+        if (status_) fail_msg("%s: %d, %s", #call, status_, slg_ctx_message(ctx));             \
     } while (0)
 
 /* The rule under test: its file defines these. */
@@ -54,8 +54,8 @@ static inline slg_ctx *context(int32_t isa, int32_t threads)
     return ctx;
 }
 
-#define FOR_EACH_ISA(ctx, threads)                                                                 \
-    for (int32_t isa_ = SLG_ISA_PORTABLE; isa_ <= SLG_ISA_AVX512; isa_++)                          \
+#define FOR_EACH_ISA(ctx, threads)                                                             \
+    for (int32_t isa_ = SLG_ISA_PORTABLE; isa_ <= SLG_ISA_AVX512; isa_++)                      \
         for (slg_ctx *ctx = context(isa_, threads); ctx; slg_ctx_free(ctx), ctx = NULL)
 
 static uint64_t seed = 88172645463325252u;
@@ -154,40 +154,40 @@ static void test_list(void **state)
     enum { N = 70000, PARTS = 9 };
     const int64_t cuts[PARTS + 1] = { 0, 0, 1, 17, 17, 33, 100, 66000, 69999, N };
     FOR_EACH_ISA(ctx, 2)
-        for (int variant = 0; variant < RULE_VARIANTS; variant++) {
-            slg_optimizer *a = create(ctx, N, variant), *b = create(ctx, N, variant);
-            float *w = random_floats(N), *v = malloc(N * sizeof *v);
-            memcpy(v, w, N * sizeof *v);
-            for (int t = 0; t < 5; t++) {
-                float *dw = random_floats(N);
-                slg_tensor ws[PARTS], dws[PARTS], *wp[PARTS];
-                const slg_tensor *dwp[PARTS];
-                for (int i = 0; i < PARTS; i++) {
-                    ws[i] = slg_tensor_1d(v + cuts[i], SLG_F32, cuts[i + 1] - cuts[i]);
-                    dws[i] = slg_tensor_1d(dw + cuts[i], SLG_F32, cuts[i + 1] - cuts[i]);
-                    wp[i] = &ws[i], dwp[i] = &dws[i];
-                }
-                /* Of other shapes, with the same elements. */
-                const slg_tensor cube = { NULL, SLG_F32, 4, { 2, 4, 4, 1 }, { 16, 4, 1, 1 } };
-                if (cuts[5] - cuts[4] == 16) {
-                    ws[4] = dws[4] = cube;
-                    ws[4].shape[0] = dws[4].shape[0] = 1;
-                    ws[4].data = v + cuts[4], dws[4].data = dw + cuts[4];
-                }
-                OK(ctx, slg_optimizer_step_list(a, PARTS, wp, dwp));
-                OK(ctx, step(b, w, dw, N));
-                assert_memory_equal(v, w, N * sizeof *v);
-                free(dw);
+    for (int variant = 0; variant < RULE_VARIANTS; variant++) {
+        slg_optimizer *a = create(ctx, N, variant), *b = create(ctx, N, variant);
+        float *w = random_floats(N), *v = malloc(N * sizeof *v);
+        memcpy(v, w, N * sizeof *v);
+        for (int t = 0; t < 5; t++) {
+            float *dw = random_floats(N);
+            slg_tensor ws[PARTS], dws[PARTS], *wp[PARTS];
+            const slg_tensor *dwp[PARTS];
+            for (int i = 0; i < PARTS; i++) {
+                ws[i] = slg_tensor_1d(v + cuts[i], SLG_F32, cuts[i + 1] - cuts[i]);
+                dws[i] = slg_tensor_1d(dw + cuts[i], SLG_F32, cuts[i + 1] - cuts[i]);
+                wp[i] = &ws[i], dwp[i] = &dws[i];
             }
-            assert_int_equal(slg_optimizer_steps(a), 5);
-            int64_t bytes_a, bytes_b;
-            unsigned char *state_a = export_state(ctx, a, &bytes_a);
-            unsigned char *state_b = export_state(ctx, b, &bytes_b);
-            assert_int_equal(bytes_a, bytes_b);
-            assert_memory_equal(state_a, state_b, (size_t)bytes_a);
-            free(state_a), free(state_b), free(w), free(v);
-            slg_optimizer_free(a), slg_optimizer_free(b);
+            /* Of other shapes, with the same elements. */
+            const slg_tensor cube = { NULL, SLG_F32, 4, { 2, 4, 4, 1 }, { 16, 4, 1, 1 } };
+            if (cuts[5] - cuts[4] == 16) {
+                ws[4] = dws[4] = cube;
+                ws[4].shape[0] = dws[4].shape[0] = 1;
+                ws[4].data = v + cuts[4], dws[4].data = dw + cuts[4];
+            }
+            OK(ctx, slg_optimizer_step_list(a, PARTS, wp, dwp));
+            OK(ctx, step(b, w, dw, N));
+            assert_memory_equal(v, w, N * sizeof *v);
+            free(dw);
         }
+        assert_int_equal(slg_optimizer_steps(a), 5);
+        int64_t bytes_a, bytes_b;
+        unsigned char *state_a = export_state(ctx, a, &bytes_a);
+        unsigned char *state_b = export_state(ctx, b, &bytes_b);
+        assert_int_equal(bytes_a, bytes_b);
+        assert_memory_equal(state_a, state_b, (size_t)bytes_a);
+        free(state_a), free(state_b), free(w), free(v);
+        slg_optimizer_free(a), slg_optimizer_free(b);
+    }
 }
 
 /* ---- State ------------------------------------------------------------------------------- */
@@ -199,55 +199,56 @@ static void test_state(void **state)
     (void)state;
     enum { N = 1003, STEPS = 6 };
     FOR_EACH_ISA(ctx, 1)
-        for (int variant = 0; variant < RULE_VARIANTS; variant++)
-            for (int at = 0; at <= STEPS; at++) {
-                seed = 7;
-                float *w = random_floats(N), *v = malloc(N * sizeof *v), *first = malloc(N * sizeof *v);
-                slg_optimizer *o = create(ctx, N, variant), *p = create(ctx, N, variant);
-                float *start = random_floats(N); /* p has seen something before */
-                OK(ctx, step(p, start, w, N));
-                free(start);
-                memcpy(first, w, N * sizeof *v);
-                for (int t = 0; t <= STEPS; t++) {
-                    float *dw = random_floats(N);
-                    if (t == at) {
-                        int64_t bytes;
-                        unsigned char *s = export_state(ctx, o, &bytes);
-                        assert_true(bytes >= rule_arrays(variant) * N * 4);
-                        assert_true(bytes <= rule_arrays(variant) * N * 4 + 64);
-                        OK(ctx, slg_optimizer_import(p, s, bytes));
-                        assert_int_equal(slg_optimizer_steps(p), t);
-                        free(s);
-                        memcpy(v, w, N * sizeof *v);
-                    }
-                    OK(ctx, step(o, w, dw, N));
-                    if (t >= at) OK(ctx, step(p, v, dw, N));
-                    free(dw);
+    for (int variant = 0; variant < RULE_VARIANTS; variant++)
+        for (int at = 0; at <= STEPS; at++) {
+            seed = 7;
+            float *w = random_floats(N), *v = malloc(N * sizeof *v),
+                  *first = malloc(N * sizeof *v);
+            slg_optimizer *o = create(ctx, N, variant), *p = create(ctx, N, variant);
+            float *start = random_floats(N); /* p has seen something before */
+            OK(ctx, step(p, start, w, N));
+            free(start);
+            memcpy(first, w, N * sizeof *v);
+            for (int t = 0; t <= STEPS; t++) {
+                float *dw = random_floats(N);
+                if (t == at) {
+                    int64_t bytes;
+                    unsigned char *s = export_state(ctx, o, &bytes);
+                    assert_true(bytes >= rule_arrays(variant) * N * 4);
+                    assert_true(bytes <= rule_arrays(variant) * N * 4 + 64);
+                    OK(ctx, slg_optimizer_import(p, s, bytes));
+                    assert_int_equal(slg_optimizer_steps(p), t);
+                    free(s);
+                    memcpy(v, w, N * sizeof *v);
                 }
-                assert_memory_equal(v, w, N * sizeof *v);
-                int64_t a, b;
-                unsigned char *sa = export_state(ctx, o, &a), *sb = export_state(ctx, p, &b);
-                assert_true(a == b && memcmp(sa, sb, (size_t)a) == 0);
-                free(sa), free(sb);
-
-                OK(ctx, slg_optimizer_reset(p));
-                assert_int_equal(slg_optimizer_steps(p), 0);
-                seed = 7;
-                free(random_floats(N)), free(random_floats(N));
-                for (int t = 0; t <= STEPS; t++) {
-                    float *dw = random_floats(N);
-                    OK(ctx, step(p, first, dw, N));
-                    free(dw);
-                }
-                assert_memory_equal(first, w, N * sizeof *v);
-                free(w), free(v), free(first);
-                slg_optimizer_free(o), slg_optimizer_free(p);
+                OK(ctx, step(o, w, dw, N));
+                if (t >= at) OK(ctx, step(p, v, dw, N));
+                free(dw);
             }
+            assert_memory_equal(v, w, N * sizeof *v);
+            int64_t a, b;
+            unsigned char *sa = export_state(ctx, o, &a), *sb = export_state(ctx, p, &b);
+            assert_true(a == b && memcmp(sa, sb, (size_t)a) == 0);
+            free(sa), free(sb);
+
+            OK(ctx, slg_optimizer_reset(p));
+            assert_int_equal(slg_optimizer_steps(p), 0);
+            seed = 7;
+            free(random_floats(N)), free(random_floats(N));
+            for (int t = 0; t <= STEPS; t++) {
+                float *dw = random_floats(N);
+                OK(ctx, step(p, first, dw, N));
+                free(dw);
+            }
+            assert_memory_equal(first, w, N * sizeof *v);
+            free(w), free(v), free(first);
+            slg_optimizer_free(o), slg_optimizer_free(p);
+        }
 }
 
 /* Imports that are refused leave the optimizer as it was. */
-static void refused_import(slg_ctx *ctx, slg_optimizer *o, const void *bytes, int64_t n, slg_status want,
-                           const char *what)
+static void refused_import(slg_ctx *ctx, slg_optimizer *o, const void *bytes, int64_t n,
+                           slg_status want, const char *what)
 {
     int64_t before_n, after_n;
     unsigned char *before = export_state(ctx, o, &before_n);
@@ -352,25 +353,25 @@ static void test_nan(void **state)
     enum { N = 70 };
     const float bad[] = { NAN, INFINITY, -INFINITY };
     FOR_EACH_ISA(ctx, 1)
-        for (int variant = 0; variant < RULE_VARIANTS; variant++)
-            for (int at = 0; at < N; at++) {
-                slg_optimizer *o = create(ctx, N, variant), *p = create(ctx, N, variant);
-                float *w = random_floats(N), v[N];
-                memcpy(v, w, sizeof v);
-                for (int t = 0; t < 3; t++) {
-                    float *dw = random_floats(N);
-                    OK(ctx, step(o, w, dw, N));
-                    if (t == 1) dw[at] = bad[at % 3];
-                    OK(ctx, step(p, v, dw, N));
-                    free(dw);
-                }
-                for (int i = 0; i < N; i++) {
-                    bool as_it_should_be = i == at ? !isfinite(v[i]) : v[i] == w[i];
-                    assert_true(as_it_should_be);
-                }
-                free(w);
-                slg_optimizer_free(o), slg_optimizer_free(p);
+    for (int variant = 0; variant < RULE_VARIANTS; variant++)
+        for (int at = 0; at < N; at++) {
+            slg_optimizer *o = create(ctx, N, variant), *p = create(ctx, N, variant);
+            float *w = random_floats(N), v[N];
+            memcpy(v, w, sizeof v);
+            for (int t = 0; t < 3; t++) {
+                float *dw = random_floats(N);
+                OK(ctx, step(o, w, dw, N));
+                if (t == 1) dw[at] = bad[at % 3];
+                OK(ctx, step(p, v, dw, N));
+                free(dw);
             }
+            for (int i = 0; i < N; i++) {
+                bool as_it_should_be = i == at ? !isfinite(v[i]) : v[i] == w[i];
+                assert_true(as_it_should_be);
+            }
+            free(w);
+            slg_optimizer_free(o), slg_optimizer_free(p);
+        }
 }
 
 /* ---- Guard pages, the caller's floating-point mode --------------------------------------- */
@@ -379,24 +380,24 @@ static void test_guard_pages(void **state)
 {
     (void)state;
     FOR_EACH_ISA(ctx, 1)
-        for (int variant = 0; variant < RULE_VARIANTS; variant++)
-            for (int64_t n = 0; n < 140; n++)
-                for (int side = GUARD_AFTER; side <= GUARD_BEFORE; side++) {
-                    float *w = random_floats(n), *dw = random_floats(n);
-                    guard gw = guard_copy(w, (size_t)n * 4, (enum guard_side)side);
-                    guard gd = guard_copy(dw, (size_t)n * 4, (enum guard_side)side);
-                    guard_lock(&gd);
-                    slg_optimizer *o = create(ctx, n, variant), *p = create(ctx, n, variant);
-                    for (int t = 0; t < 2; t++) {
-                        OK(ctx, step(o, gw.data, gd.data, n));
-                        OK(ctx, step(p, w, dw, n));
-                    }
-                    assert_memory_equal(gw.data, w, (size_t)n * 4);
-                    assert_true(guard_intact(&gw) && guard_intact(&gd));
-                    slg_optimizer_free(o), slg_optimizer_free(p);
-                    guard_free(&gw), guard_free(&gd);
-                    free(w), free(dw);
+    for (int variant = 0; variant < RULE_VARIANTS; variant++)
+        for (int64_t n = 0; n < 140; n++)
+            for (int side = GUARD_AFTER; side <= GUARD_BEFORE; side++) {
+                float *w = random_floats(n), *dw = random_floats(n);
+                guard gw = guard_copy(w, (size_t)n * 4, (enum guard_side)side);
+                guard gd = guard_copy(dw, (size_t)n * 4, (enum guard_side)side);
+                guard_lock(&gd);
+                slg_optimizer *o = create(ctx, n, variant), *p = create(ctx, n, variant);
+                for (int t = 0; t < 2; t++) {
+                    OK(ctx, step(o, gw.data, gd.data, n));
+                    OK(ctx, step(p, w, dw, n));
                 }
+                assert_memory_equal(gw.data, w, (size_t)n * 4);
+                assert_true(guard_intact(&gw) && guard_intact(&gd));
+                slg_optimizer_free(o), slg_optimizer_free(p);
+                guard_free(&gw), guard_free(&gd);
+                free(w), free(dw);
+            }
 }
 
 static void test_mode(void **state)
@@ -405,7 +406,8 @@ static void test_mode(void **state)
 #if defined(__x86_64__)
     const unsigned modes[] = { 0x1F80, 0x5F80, 0x3F80, 0x7F80, 0x9F80, 0x1FC0, 0x1FBD, 0xFFC0 };
     const unsigned before = _mm_getcsr();
-    FOR_EACH_ISA(ctx, 3) {
+    FOR_EACH_ISA(ctx, 3)
+    {
         float *want = walk(ctx, 200000, 0, 1);
         for (int64_t i = 0; i < COUNT(modes); i++) {
             seed = 12345;
@@ -436,8 +438,8 @@ static void test_mode(void **state)
 /* ---- Errors ------------------------------------------------------------------------------ */
 
 /* The call gave `want` and a message that starts with `op` and holds `part`. */
-static void expect_error(slg_ctx *ctx, int line, slg_status got, slg_status want, const char *op,
-                         const char *part)
+static void expect_error(slg_ctx *ctx, int line, slg_status got, slg_status want,
+                         const char *op, const char *part)
 {
     const char *message = slg_ctx_message(ctx);
     if (got != want) fail_msg("line %d: status %d, should be %d: %s", line, got, want, message);
@@ -446,15 +448,15 @@ static void expect_error(slg_ctx *ctx, int line, slg_status got, slg_status want
 }
 
 /* Options whose field is `bad` must be refused; *o is NULL then. */
-#define REFUSED_OPTIONS(ctx, type, init, status, part, change)                                     \
-    do {                                                                                           \
-        type opts;                                                                                 \
-        slg_optimizer *o_ = (slg_optimizer *)(uintptr_t)1;                                         \
-        init(&opts, sizeof opts);                                                                  \
-        change;                                                                                    \
-        expect_error(ctx, __LINE__, slg_optimizer_create(ctx, rule_kind, 4, &opts, &o_), status,   \
-                     "slg_optimizer_create: ", part);                                              \
-        assert_null(o_);                                                                           \
+#define REFUSED_OPTIONS(ctx, type, init, status, part, change)                                 \
+    do {                                                                                       \
+        type opts;                                                                             \
+        slg_optimizer *o_ = (slg_optimizer *)(uintptr_t)1;                                     \
+        init(&opts, sizeof opts);                                                              \
+        change;                                                                                \
+        expect_error(ctx, __LINE__, slg_optimizer_create(ctx, rule_kind, 4, &opts, &o_),       \
+                     status, "slg_optimizer_create: ", part);                                  \
+        assert_null(o_);                                                                       \
     } while (0)
 
 static void test_create_errors(void **state)
@@ -467,8 +469,8 @@ static void test_create_errors(void **state)
     const int32_t kinds[] = { 0, -1, 1000, INT32_MAX, INT32_MIN };
     for (int i = 0; i < 5; i++) {
         o = (slg_optimizer *)(uintptr_t)1;
-        expect_error(ctx, __LINE__, slg_optimizer_create(ctx, kinds[i], 4, NULL, &o), SLG_ERR_RANGE,
-                     "slg_optimizer_create: ", "kind");
+        expect_error(ctx, __LINE__, slg_optimizer_create(ctx, kinds[i], 4, NULL, &o),
+                     SLG_ERR_RANGE, "slg_optimizer_create: ", "kind");
         assert_null(o);
     }
     const int64_t sizes[] = { -1, INT64_MIN, INT64_MAX, INT64_MAX / 4 };
@@ -499,11 +501,11 @@ static void test_step_errors(void **state)
     unsigned char *before = export_state(ctx, o, &bytes);
     const char *const op = "slg_optimizer_step";
     slg_tensor a, b;
-#define STEP_REFUSED(status, part, ...)                                                            \
-    do {                                                                                           \
-        a = slg_tensor_1d(w, SLG_F32, N), b = slg_tensor_1d(dw, SLG_F32, N);                       \
-        __VA_ARGS__;                                                                               \
-        expect_error(ctx, __LINE__, slg_optimizer_step(o, &a, &b), status, op, part);              \
+#define STEP_REFUSED(status, part, ...)                                                        \
+    do {                                                                                       \
+        a = slg_tensor_1d(w, SLG_F32, N), b = slg_tensor_1d(dw, SLG_F32, N);                   \
+        __VA_ARGS__;                                                                           \
+        expect_error(ctx, __LINE__, slg_optimizer_step(o, &a, &b), status, op, part);          \
     } while (0)
     a = slg_tensor_1d(w, SLG_F32, N), b = slg_tensor_1d(dw, SLG_F32, N);
     assert_int_equal(slg_optimizer_step(NULL, &a, &b), SLG_ERR_NULL);
@@ -524,7 +526,8 @@ static void test_step_errors(void **state)
     STEP_REFUSED(SLG_ERR_SHAPE, "0 elements", a.shape[0] = b.shape[0] = 0);
     STEP_REFUSED(SLG_ERR_SHAPE, "w", a.shape[0] = b.shape[0] = INT64_MAX);
     STEP_REFUSED(SLG_ERR_SHAPE, "w", a.shape[0] = -N);
-    STEP_REFUSED(SLG_ERR_STRIDE, "contiguous", a.shape[0] = b.shape[0] = N / 2; a.stride[0] = 2);
+    STEP_REFUSED(SLG_ERR_STRIDE, "contiguous", a.shape[0] = b.shape[0] = N / 2;
+                 a.stride[0] = 2);
     STEP_REFUSED(SLG_ERR_STRIDE, "contiguous", b.stride[0] = 0);
     STEP_REFUSED(SLG_ERR_STRIDE, "contiguous", b.data = dw + N - 1; b.stride[0] = -1);
     STEP_REFUSED(SLG_ERR_STRIDE, "w", a.stride[0] = 0);
@@ -532,22 +535,27 @@ static void test_step_errors(void **state)
     STEP_REFUSED(SLG_ERR_STRIDE, "overlap", b.data = w + 3);
 #undef STEP_REFUSED
     /* The last of a list is bad: the first must not have been updated. */
-    slg_tensor parts[2] = { slg_tensor_1d(w, SLG_F32, 5), slg_tensor_1d(w + 5, SLG_F32, N - 5) };
-    slg_tensor grads[2] = { slg_tensor_1d(dw, SLG_F32, 5), slg_tensor_1d(dw + 5, SLG_F32, N - 5) };
+    slg_tensor parts[2] = { slg_tensor_1d(w, SLG_F32, 5),
+                            slg_tensor_1d(w + 5, SLG_F32, N - 5) };
+    slg_tensor grads[2] = { slg_tensor_1d(dw, SLG_F32, 5),
+                            slg_tensor_1d(dw + 5, SLG_F32, N - 5) };
     slg_tensor *wp[2] = { &parts[0], &parts[1] };
     const slg_tensor *dwp[2] = { &grads[0], &grads[1] };
     grads[1].dtype = SLG_F16;
-    expect_error(ctx, __LINE__, slg_optimizer_step_list(o, 2, wp, dwp), SLG_ERR_DTYPE, op, "dw");
+    expect_error(ctx, __LINE__, slg_optimizer_step_list(o, 2, wp, dwp), SLG_ERR_DTYPE, op,
+                 "dw");
     grads[1].dtype = SLG_F32;
     expect_error(ctx, __LINE__, slg_optimizer_step_list(o, 1, wp, dwp), SLG_ERR_SHAPE, op, "5");
     wp[1] = NULL;
     expect_error(ctx, __LINE__, slg_optimizer_step_list(o, 2, wp, dwp), SLG_ERR_NULL, op, "w");
-    expect_error(ctx, __LINE__, slg_optimizer_step_list(o, 2, NULL, dwp), SLG_ERR_NULL, op, "w");
+    expect_error(ctx, __LINE__, slg_optimizer_step_list(o, 2, NULL, dwp), SLG_ERR_NULL, op,
+                 "w");
     expect_error(ctx, __LINE__, slg_optimizer_step_list(o, 2, wp, NULL), SLG_ERR_NULL, op, "w");
     assert_true(slg_optimizer_step_list(o, -1, wp, dwp) < 0);
     assert_int_equal(slg_optimizer_step_list(NULL, 2, wp, dwp), SLG_ERR_NULL);
 
-    const double lrs[] = { -1e-9, NAN, INFINITY, -INFINITY }, scales[] = { NAN, INFINITY, 1e39, -1e300 };
+    const double lrs[] = { -1e-9, NAN, INFINITY, -INFINITY },
+                 scales[] = { NAN, INFINITY, 1e39, -1e300 };
     for (int i = 0; i < 4; i++) {
         expect_error(ctx, __LINE__, slg_optimizer_set_lr(o, lrs[i]), SLG_ERR_RANGE,
                      "slg_optimizer_set_lr: ", "lr");
@@ -610,7 +618,8 @@ static void test_memory(void **state)
         for (left = 0;; failures++) {
             int64_t allowed = failures;
             left = allowed;
-            slg_status status = slg_optimizer_create(ctx, rule_kind, n, rule_options(variant), &o);
+            slg_status status =
+                slg_optimizer_create(ctx, rule_kind, n, rule_options(variant), &o);
             if (status == SLG_OK) break;
             assert_int_equal(status, SLG_ERR_MEMORY);
             assert_null(o);
@@ -628,11 +637,11 @@ static void test_memory(void **state)
     assert_int_equal(live_blocks, 0);
 }
 
-#define COMMON_TESTS                                                                               \
-    cmocka_unit_test(test_threads), cmocka_unit_test(test_list), cmocka_unit_test(test_state),     \
-        cmocka_unit_test(test_damage), cmocka_unit_test(test_empty), cmocka_unit_test(test_nan),   \
-        cmocka_unit_test(test_guard_pages), cmocka_unit_test(test_mode),                           \
-        cmocka_unit_test(test_create_errors), cmocka_unit_test(test_step_errors),                  \
-        cmocka_unit_test(test_memory)
+#define COMMON_TESTS                                                                           \
+    cmocka_unit_test(test_threads), cmocka_unit_test(test_list), cmocka_unit_test(test_state), \
+        cmocka_unit_test(test_damage), cmocka_unit_test(test_empty),                           \
+        cmocka_unit_test(test_nan), cmocka_unit_test(test_guard_pages),                        \
+        cmocka_unit_test(test_mode), cmocka_unit_test(test_create_errors),                     \
+        cmocka_unit_test(test_step_errors), cmocka_unit_test(test_memory)
 
 #endif

@@ -28,8 +28,8 @@ static int rule_arrays(int variant)
 }
 
 /* Step t = 1, 2, ... of the header's formula. */
-static void reference(const slg_adamw_opts *o, int t, double lr, double scale, double dw, double *w,
-                      double *m, double *v)
+static void reference(const slg_adamw_opts *o, int t, double lr, double scale, double dw,
+                      double *w, double *m, double *v)
 {
     double g = scale * dw;
     if (o->decoupled)
@@ -48,34 +48,34 @@ static void test_formula(void **state)
     enum { N = 100, STEPS = 200 };
     double worst = 0;
     FOR_EACH_ISA(ctx, 1)
-        for (int variant = 0; variant < RULE_VARIANTS; variant++) {
-            const slg_adamw_opts *opts = rule_options(variant);
-            slg_optimizer *o = create(ctx, N, variant);
-            float *w = random_floats(N);
-            double want[N], m[N] = { 0 }, v[N] = { 0 }, top[N];
-            for (int i = 0; i < N; i++) want[i] = (double)w[i], top[i] = fmax(0.1, fabs(want[i]));
-            for (int t = 1; t <= STEPS; t++) {
-                float *dw = random_floats(N);
-                double lr = 0.01 / (1 + 0.02 * t), scale = t % 5 == 0 ? 0.25 : 1;
-                for (int i = 0; i < N; i++) dw[i] *= powf(10.0f, (float)(i % 10 - 6));
-                OK(ctx, slg_optimizer_set_lr(o, lr));
-                OK(ctx, slg_optimizer_set_grad_scale(o, scale));
-                OK(ctx, step(o, w, dw, N));
-                for (int i = 0; i < N; i++) {
-                    reference(opts, t, lr, scale, (double)dw[i], &want[i], &m[i], &v[i]);
-                    top[i] = fmax(top[i], fabs(want[i]));
-                    double e = fabs((double)w[i] - want[i]) / top[i];
-                    if (!(e <= 5e-6))
-                        fail_msg("variant %d, step %d: w[%d] is %.9g, should be %.9g", variant, t, i,
-                                 (double)w[i], want[i]);
-                    worst = fmax(worst, e);
-                }
-                free(dw);
+    for (int variant = 0; variant < RULE_VARIANTS; variant++) {
+        const slg_adamw_opts *opts = rule_options(variant);
+        slg_optimizer *o = create(ctx, N, variant);
+        float *w = random_floats(N);
+        double want[N], m[N] = { 0 }, v[N] = { 0 }, top[N];
+        for (int i = 0; i < N; i++) want[i] = (double)w[i], top[i] = fmax(0.1, fabs(want[i]));
+        for (int t = 1; t <= STEPS; t++) {
+            float *dw = random_floats(N);
+            double lr = 0.01 / (1 + 0.02 * t), scale = t % 5 == 0 ? 0.25 : 1;
+            for (int i = 0; i < N; i++) dw[i] *= powf(10.0f, (float)(i % 10 - 6));
+            OK(ctx, slg_optimizer_set_lr(o, lr));
+            OK(ctx, slg_optimizer_set_grad_scale(o, scale));
+            OK(ctx, step(o, w, dw, N));
+            for (int i = 0; i < N; i++) {
+                reference(opts, t, lr, scale, (double)dw[i], &want[i], &m[i], &v[i]);
+                top[i] = fmax(top[i], fabs(want[i]));
+                double e = fabs((double)w[i] - want[i]) / top[i];
+                if (!(e <= 5e-6))
+                    fail_msg("variant %d, step %d: w[%d] is %.9g, should be %.9g", variant, t,
+                             i, (double)w[i], want[i]);
+                worst = fmax(worst, e);
             }
-            assert_int_equal(slg_optimizer_steps(o), STEPS);
-            free(w);
-            slg_optimizer_free(o);
+            free(dw);
         }
+        assert_int_equal(slg_optimizer_steps(o), STEPS);
+        free(w);
+        slg_optimizer_free(o);
+    }
     print_message("AdamW, 200 steps: error %.2g of 5e-06\n", worst);
 }
 
@@ -83,7 +83,8 @@ static void test_formula(void **state)
 static void test_many_steps(void **state)
 {
     (void)state;
-    FOR_EACH_ISA(ctx, 1) {
+    FOR_EACH_ISA(ctx, 1)
+    {
         slg_optimizer *o = create(ctx, 1, 2);
         float w = 0, dw = 1;
         for (int t = 0; t < 100000; t++) OK(ctx, step(o, &w, &dw, 1));
@@ -123,7 +124,7 @@ static void test_option_errors(void **state)
 {
     (void)state;
     slg_ctx *ctx = context(SLG_ISA_AUTO, 1);
-#define REFUSED(status, part, change)                                                              \
+#define REFUSED(status, part, change)                                                          \
     REFUSED_OPTIONS(ctx, slg_adamw_opts, slg_adamw_opts_init, status, part, change)
     const double bad[] = { -1, NAN, INFINITY, -INFINITY, -1e-300 };
     for (int i = 0; i < 5; i++) {
@@ -145,7 +146,8 @@ static void test_option_errors(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_formula), cmocka_unit_test(test_many_steps),
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_formula),
+                                        cmocka_unit_test(test_many_steps),
                                         cmocka_unit_test(test_defaults),
                                         cmocka_unit_test(test_option_errors), COMMON_TESTS };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -27,8 +27,8 @@ static const void *rule_options(int variant)
 static int rule_arrays(int variant) { return variant == 1 || variant == 4 ? 0 : 1; }
 
 /* Step t = 1, 2, ... of the header's formula. */
-static void reference(const slg_sgd_opts *o, int t, double lr, double scale, double dw, double *w,
-                      double *v)
+static void reference(const slg_sgd_opts *o, int t, double lr, double scale, double dw,
+                      double *w, double *v)
 {
     double g = scale * dw;
     if (o->decoupled)
@@ -46,33 +46,33 @@ static void test_formula(void **state)
     enum { N = 100, STEPS = 200 };
     double worst = 0;
     FOR_EACH_ISA(ctx, 1)
-        for (int variant = 0; variant < RULE_VARIANTS; variant++) {
-            const slg_sgd_opts *opts = rule_options(variant);
-            slg_optimizer *o = create(ctx, N, variant);
-            float *w = random_floats(N);
-            double want[N], v[N] = { 0 }, top[N];
-            for (int i = 0; i < N; i++) want[i] = (double)w[i], top[i] = fabs(want[i]);
-            for (int t = 1; t <= STEPS; t++) {
-                float *dw = random_floats(N);
-                double lr = 0.05 / (1 + 0.02 * t), scale = t % 5 == 0 ? 0.25 : 1;
-                OK(ctx, slg_optimizer_set_lr(o, lr));
-                OK(ctx, slg_optimizer_set_grad_scale(o, scale));
-                OK(ctx, step(o, w, dw, N));
-                for (int i = 0; i < N; i++) {
-                    reference(opts, t, lr, scale, (double)dw[i], &want[i], &v[i]);
-                    top[i] = fmax(top[i], fabs(want[i]));
-                    double e = fabs((double)w[i] - want[i]) / top[i];
-                    if (!(e <= 3e-6))
-                        fail_msg("variant %d, step %d: w[%d] is %.9g, should be %.9g", variant, t, i,
-                                 (double)w[i], want[i]);
-                    worst = fmax(worst, e);
-                }
-                free(dw);
+    for (int variant = 0; variant < RULE_VARIANTS; variant++) {
+        const slg_sgd_opts *opts = rule_options(variant);
+        slg_optimizer *o = create(ctx, N, variant);
+        float *w = random_floats(N);
+        double want[N], v[N] = { 0 }, top[N];
+        for (int i = 0; i < N; i++) want[i] = (double)w[i], top[i] = fabs(want[i]);
+        for (int t = 1; t <= STEPS; t++) {
+            float *dw = random_floats(N);
+            double lr = 0.05 / (1 + 0.02 * t), scale = t % 5 == 0 ? 0.25 : 1;
+            OK(ctx, slg_optimizer_set_lr(o, lr));
+            OK(ctx, slg_optimizer_set_grad_scale(o, scale));
+            OK(ctx, step(o, w, dw, N));
+            for (int i = 0; i < N; i++) {
+                reference(opts, t, lr, scale, (double)dw[i], &want[i], &v[i]);
+                top[i] = fmax(top[i], fabs(want[i]));
+                double e = fabs((double)w[i] - want[i]) / top[i];
+                if (!(e <= 3e-6))
+                    fail_msg("variant %d, step %d: w[%d] is %.9g, should be %.9g", variant, t,
+                             i, (double)w[i], want[i]);
+                worst = fmax(worst, e);
             }
-            assert_int_equal(slg_optimizer_steps(o), STEPS);
-            free(w);
-            slg_optimizer_free(o);
+            free(dw);
         }
+        assert_int_equal(slg_optimizer_steps(o), STEPS);
+        free(w);
+        slg_optimizer_free(o);
+    }
     print_message("SGD, 200 steps: error %.2g of 3e-06\n", worst);
 }
 
@@ -107,7 +107,7 @@ static void test_option_errors(void **state)
 {
     (void)state;
     slg_ctx *ctx = context(SLG_ISA_AUTO, 1);
-#define REFUSED(status, part, change)                                                              \
+#define REFUSED(status, part, change)                                                          \
     REFUSED_OPTIONS(ctx, slg_sgd_opts, slg_sgd_opts_init, status, part, change)
     const double bad[] = { -1, NAN, INFINITY, -INFINITY, -1e-300 };
     for (int i = 0; i < 5; i++) {
@@ -119,7 +119,8 @@ static void test_option_errors(void **state)
     REFUSED(SLG_ERR_RANGE, "momentum is 1", opts.momentum = 1);
     REFUSED(SLG_ERR_RANGE, "dampening is 1.5", opts.dampening = 1.5);
     REFUSED(SLG_ERR_RANGE, "nesterov", opts.nesterov = 1);
-    REFUSED(SLG_ERR_RANGE, "nesterov", opts.nesterov = 1; opts.momentum = 0.9; opts.dampening = 0.1);
+    REFUSED(SLG_ERR_RANGE, "nesterov", opts.nesterov = 1; opts.momentum = 0.9;
+            opts.dampening = 0.1);
     REFUSED(SLG_ERR_RANGE, "nesterov", opts.nesterov = 2; opts.momentum = 0.9);
     REFUSED(SLG_ERR_RANGE, "nesterov", opts.nesterov = -1; opts.momentum = 0.9);
     REFUSED(SLG_ERR_RANGE, "decoupled", opts.decoupled = 2);
@@ -131,7 +132,8 @@ static void test_option_errors(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_formula), cmocka_unit_test(test_defaults),
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_formula),
+                                        cmocka_unit_test(test_defaults),
                                         cmocka_unit_test(test_option_errors), COMMON_TESTS };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

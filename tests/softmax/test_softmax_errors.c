@@ -5,93 +5,9 @@
  */
 #include "softmax_test.h"
 
-enum { ROWS = 3, COLS = 5, OPERANDS = 5 };
+#include "softmax_calls.h"
 
-enum role { ROW_IN, ROW_OUT, PER_ROW_IN, PER_ROW_OUT }; /* [ROWS, COLS] or [ROWS] */
-
-enum { OPTIONAL = 1, HALVES = 2, DOUBLES = 4 }; /* may be NULL; bf16, f16; f64. All may be f32. */
-
-typedef struct operand {
-    const char *name;
-    enum role role;
-    unsigned flags;
-    unsigned may_be; /* an output: the inputs, by bit, whose view it may be */
-} operand;
-
-typedef struct function {
-    const char *name;
-    int count;
-    bool opts;
-    operand with[OPERANDS];
-    slg_status (*call)(slg_ctx *ctx, slg_tensor *const *t, const slg_softmax_opts *o);
-} function;
-
-static slg_status softmax(slg_ctx *c, slg_tensor *const *t, const slg_softmax_opts *o)
-{
-    return slg_softmax(c, t[0], o, t[1], t[2]);
-}
-static slg_status log_softmax(slg_ctx *c, slg_tensor *const *t, const slg_softmax_opts *o)
-{
-    return slg_log_softmax(c, t[0], o, t[1], t[2]);
-}
-static slg_status logsumexp(slg_ctx *c, slg_tensor *const *t, const slg_softmax_opts *o)
-{
-    return slg_logsumexp(c, t[0], o, t[1]);
-}
-static slg_status softmax_backward(slg_ctx *c, slg_tensor *const *t, const slg_softmax_opts *o)
-{
-    return slg_softmax_backward(c, t[0], t[1], o, t[2]);
-}
-static slg_status log_softmax_backward(slg_ctx *c, slg_tensor *const *t, const slg_softmax_opts *o)
-{
-    return slg_log_softmax_backward(c, t[0], t[1], o, t[2]);
-}
-static slg_status logsumexp_backward(slg_ctx *c, slg_tensor *const *t, const slg_softmax_opts *o)
-{
-    return slg_logsumexp_backward(c, t[0], t[1], t[2], o, t[3]);
-}
-static slg_status ext_exp(slg_ctx *c, slg_tensor *const *t, const slg_softmax_opts *o)
-{
-    (void)o;
-    return slg_ext_exp(c, t[0], t[1], t[2]);
-}
-static slg_status partial_softmax(slg_ctx *c, slg_tensor *const *t, const slg_softmax_opts *o)
-{
-    return slg_partial_softmax(c, t[0], o, t[1], t[2]);
-}
-static slg_status partial_finish(slg_ctx *c, slg_tensor *const *t, const slg_softmax_opts *o)
-{
-    return slg_partial_finish(c, t[0], t[1], t[2], o, t[3]);
-}
-
-/* slg_partial_merge, whose shapes are its own, has a test below. */
-static const function functions[] = {
-    { "slg_softmax", 3, true,
-      { { "x", ROW_IN, HALVES, 0 }, { "y", ROW_OUT, HALVES, 1 },
-        { "lse", PER_ROW_OUT, OPTIONAL | DOUBLES, 0 } }, softmax },
-    { "slg_log_softmax", 3, true,
-      { { "x", ROW_IN, HALVES, 0 }, { "y", ROW_OUT, HALVES, 1 },
-        { "lse", PER_ROW_OUT, OPTIONAL | DOUBLES, 0 } }, log_softmax },
-    { "slg_logsumexp", 2, true,
-      { { "x", ROW_IN, HALVES, 0 }, { "lse", PER_ROW_OUT, DOUBLES, 0 } }, logsumexp },
-    { "slg_softmax_backward", 3, true,
-      { { "y", ROW_IN, HALVES, 0 }, { "dy", ROW_IN, HALVES, 0 },
-        { "dx", ROW_OUT, HALVES, 3 } }, softmax_backward },
-    { "slg_log_softmax_backward", 3, true,
-      { { "y", ROW_IN, HALVES, 0 }, { "dy", ROW_IN, HALVES, 0 },
-        { "dx", ROW_OUT, HALVES, 3 } }, log_softmax_backward },
-    { "slg_logsumexp_backward", 4, true,
-      { { "x", ROW_IN, HALVES, 0 }, { "lse", PER_ROW_IN, DOUBLES, 0 },
-        { "dlse", PER_ROW_IN, OPTIONAL, 0 }, { "dx", ROW_OUT, HALVES, 1 } },
-      logsumexp_backward },
-    { "slg_ext_exp", 3, false,
-      { { "x", ROW_IN, 0, 0 }, { "m", ROW_OUT, 0, 1 }, { "n", ROW_OUT, 0, 1 } }, ext_exp },
-    { "slg_partial_softmax", 3, true,
-      { { "x", ROW_IN, HALVES, 0 }, { "m", PER_ROW_OUT, 0, 0 }, { "n", PER_ROW_OUT, 0, 0 } }, partial_softmax },
-    { "slg_partial_finish", 4, true,
-      { { "x", ROW_IN, HALVES, 0 }, { "m", PER_ROW_IN, 0, 0 }, { "n", PER_ROW_IN, 0, 0 },
-        { "y", ROW_OUT, HALVES, 1 } }, partial_finish },
-};
+enum { ROWS = 3, COLS = 5 };
 
 /* ---- A call that would succeed ------------------------------------------------------------ */
 
@@ -100,7 +16,7 @@ static double memory[OPERANDS][64], before[OPERANDS][64]; /* operands start in t
 static slg_tensor tensors[OPERANDS], *given[OPERANDS];
 static const function *now;
 
-static bool is_out(int i) { return now->with[i].role == ROW_OUT || now->with[i].role == PER_ROW_OUT; }
+static bool is_out(int i) { return is_output(&now->with[i]); }
 
 static void prepare(const function *f)
 {
@@ -108,7 +24,7 @@ static void prepare(const function *f)
     memset(memory, 0x5C, sizeof memory);
     for (int i = 0; i < f->count; i++) {
         float *data = (float *)(void *)&memory[i][16];
-        bool rows = f->with[i].role == ROW_IN || f->with[i].role == ROW_OUT;
+        bool rows = is_rows(&f->with[i]);
         tensors[i] = rows ? slg_tensor_2d(data, SLG_F32, ROWS, COLS) : slg_tensor_1d(data, SLG_F32, ROWS);
         for (int j = 0; j < ROWS * COLS && !is_out(i); j++) data[j] = (float)(j % 4);
         given[i] = &tensors[i];
@@ -185,7 +101,7 @@ static void test_null(void **state)
         assert_int_equal(f->call(NULL, given, NULL), SLG_ERR_NULL);
         assert_memory_equal(memory, before, sizeof before);
         tensors[i].data = NULL;
-        refused(SLG_ERR_NULL, name, "NULL", f->with[i].role <= ROW_OUT ? "[3, 5]" : "[3]");
+        refused(SLG_ERR_NULL, name, "NULL", is_rows(&f->with[i]) ? "[3, 5]" : "[3]");
         if ((f->with[i].flags & OPTIONAL)) continue;
         given[i] = NULL;
         char text[40];
@@ -231,7 +147,7 @@ static void test_shapes(void **state)
     (void)state;
     EACH_OPERAND(f, i) {
         const char *name = f->with[i].name;
-        const bool rows = f->with[i].role <= ROW_OUT;
+        const bool rows = is_rows(&f->with[i]);
         const int32_t last = tensors[i].ndim - 1;
         tensors[i].shape[0] = -4;
         refused(SLG_ERR_SHAPE, name, "-4", "negative");
@@ -242,7 +158,7 @@ static void test_shapes(void **state)
         prepare(f);
         if (rows) {
             tensors[i].shape[1] = COLS - 1;
-            if (f->count > 1 && f->with[1].role <= ROW_OUT) refused(SLG_ERR_SHAPE, name, "[3, 4]", "[3, 5]");
+            if (f->count > 1 && is_rows(&f->with[1])) refused(SLG_ERR_SHAPE, name, "[3, 4]", "[3, 5]");
             prepare(f);
             tensors[i].shape[0] = ROWS - 1;
             refused(SLG_ERR_SHAPE, name, "2", "3");
@@ -317,7 +233,7 @@ static void test_overlap(void **state)
             for (int shift = -1; shift <= 1; shift++) {
                 prepare(f);
                 float *base = tensors[j].data;
-                bool same_role = (f->with[i].role <= ROW_OUT) == (f->with[j].role <= ROW_OUT);
+                bool same_role = (is_rows(&f->with[i])) == (is_rows(&f->with[j]));
                 if (shift == 0 && same_role && f->with[i].may_be >> j & 1) continue;
                 tensors[i].data = base + shift;
                 refused(SLG_ERR_STRIDE, f->with[i].name, "overlap");
