@@ -162,7 +162,7 @@ void run_narrow_f16(const kernels &k, buffers &b) { k.narrow_f16(b.n, b.x, b.hal
 void run_adamw(const kernels &k, buffers &b)
 {
     const adamw_arg a = {
-        1.0f, 0.0f, 0.9f, 0.1f, 0.999f, 0.001f, 0.99999f, 1e-3f, 1.0f, 1e-8f
+        1.0f, 0.0f, 0.9f, 0.1f, 0.999f, 0.001f, 1e-5f, 1e-3f, 1.0f, 1e-8f
     };
     k.adamw(b.n, b.w, b.g, b.y, b.z, &a);
 }

@@ -718,9 +718,9 @@ CONVERT(f16)
 /* ---- Updates: inputs w, m, v (and g) become outputs w, m, v ------------------------------------ */
 
 static const adamw_arg adam_args[] = {
-    { 1, 0, 0.9f, 0.1f, 0.999f, 0.001f, 0.9999f, 1e-3f, 1, 1e-8f },
-    { 0.125f, 0.01f, 0.9f, 0.1f, 0.95f, 0.05f, 1, 2e-3f, 4.4721f, 1e-8f },
-    { 1, 0, 0, 1, 0, 1, 1, 1e-3f, 1, 0.5f },
+    { 1, 0, 0.9f, 0.1f, 0.999f, 0.001f, 1e-4f, 1e-3f, 1, 1e-8f },
+    { 0.125f, 0.01f, 0.9f, 0.1f, 0.95f, 0.05f, 0, 2e-3f, 4.4721f, 1e-8f },
+    { 1, 0, 0, 1, 0, 1, 0, 1e-3f, 1, 0.5f },
 };
 
 static void squares(const call *c)
@@ -761,9 +761,9 @@ static const spec spec_adamw = {
 };
 
 static const sgd_arg sgd_args[] = {
-    { 1, 0, 1, 0.1f, 0, 1, 0 },
-    { 0.5f, 0.01f, 0.999f, 0.1f, 0.9f, 0.1f, 0 },
-    { 0.5f, 0.01f, 1, 0.1f, 0.9f, 1, 1 },
+    { 1, 0, 0, 0.1f, 0, 1, 0 },
+    { 0.5f, 0.01f, 0.001f, 0.1f, 0.9f, 0.1f, 0 },
+    { 0.5f, 0.01f, 0, 0.1f, 0.9f, 1, 1 },
 };
 
 static void run_sgd(const kernel_table *k, call *c)
