@@ -10,6 +10,14 @@ enum { F4 = sizeof(float), F2 = sizeof(uint16_t) };
 /* Added to the scale where terms below 2^-126 are flushed and the sum need not be: one u of it. */
 #define FLUSHED 0x1p-101
 
+#define SPEC(kernel, ...) SPEC_OF(kernel, __VA_ARGS__)
+#define SPEC_OF(kernel, ...)                                                                      \
+    static const spec spec_##kernel = { .name = #kernel,                                       \
+                                        .bound = BOUND_##kernel,                               \
+                                        .run = run_##kernel,                                   \
+                                        .check = check_##kernel,                               \
+                                        __VA_ARGS__ }
+
 static const float *in(const call *c, int i) { return c->in[i]; }
 static float *out(const call *c, int j) { return c->out[j]; }
 
@@ -108,10 +116,7 @@ static void check_lse(const call *c, worst_t *w)
     check_part(c, w, &arg);
 }
 
-static const spec spec_lse = {
-    .name = "lse", .bound = BOUND_lse, .variants = 12, .in = { F4 }, .special = { ANY_VALUE },
-    .prepare = logits, .run = run_lse, .check = check_lse,
-};
+SPEC(lse, .variants = 12, .in = { F4 }, .special = { ANY_VALUE }, .prepare = logits);
 
 /* y = a exp(z) 2^-ref + c, with z within 2^30 of ref, as pass 1 leaves it. */
 static exp_out out_of(const call *c)
@@ -151,11 +156,7 @@ static void check_emitted(const call *c, worst_t *w, float b, const float *q)
 
 static void check_exp_emit(const call *c, worst_t *w) { check_emitted(c, w, 0, NULL); }
 
-static const spec spec_exp_emit = {
-    .name = "exp_emit", .bound = BOUND_exp_emit, .variants = 14, .in = { F4 }, .out = { F4 },
-    .special = { NOT_ABOVE }, .alias = { 1 }, .prepare = logits, .run = run_exp_emit,
-    .check = check_exp_emit,
-};
+SPEC(exp_emit, .variants = 14, .in = { F4 }, .out = { F4 }, .special = { NOT_ABOVE }, .alias = { 1 }, .prepare = logits);
 
 /* One exp an element, kept with its sum: c->got[0]. */
 static void run_exp_store(const kernel_table *k, call *c)
@@ -177,11 +178,7 @@ static void check_exp_store(const call *c, worst_t *w)
     note(w, c->n, c->got[0], sum, sum + FLUSHED);
 }
 
-static const spec spec_exp_store = {
-    .name = "exp_store", .bound = BOUND_exp_store, .variants = 14, .in = { F4 }, .out = { F4 },
-    .special = { NOT_ABOVE }, .alias = { 1 }, .prepare = logits, .run = run_exp_store,
-    .check = check_exp_store,
-};
+SPEC(exp_store, .variants = 14, .in = { F4 }, .out = { F4 }, .special = { NOT_ABOVE }, .alias = { 1 }, .prepare = logits);
 
 static const float q_factor = -1.75f;
 
@@ -193,11 +190,7 @@ static void run_exp_emit_q(const kernel_table *k, call *c)
 
 static void check_exp_emit_q(const call *c, worst_t *w) { check_emitted(c, w, q_factor, in(c, 1)); }
 
-static const spec spec_exp_emit_q = {
-    .name = "exp_emit_q", .bound = BOUND_exp_emit_q, .variants = 12, .in = { F4, F4 },
-    .out = { F4 }, .special = { NOT_ABOVE, ANY_VALUE }, .alias = { 3 }, .prepare = logits,
-    .run = run_exp_emit_q, .check = check_exp_emit_q,
-};
+SPEC(exp_emit_q, .variants = 12, .in = { F4, F4 }, .out = { F4 }, .special = { NOT_ABOVE, ANY_VALUE }, .alias = { 3 }, .prepare = logits);
 
 /* ---- Rows at once ------------------------------------------------------------------------ */
 
@@ -229,11 +222,7 @@ static void check_softmax_row(const call *c, worst_t *w)
     check_softmax(c, w, reduced, sum_of(c, x, reduced));
 }
 
-static const spec spec_softmax_row = {
-    .name = "softmax_row", .bound = BOUND_softmax_row, .variants = 5, .in = { F4 }, .out = { F4 },
-    .special = { ANY_VALUE }, .alias = { 1 }, .prepare = logits, .run = run_softmax_row,
-    .check = check_softmax_row,
-};
+SPEC(softmax_row, .variants = 5, .in = { F4 }, .out = { F4 }, .special = { ANY_VALUE }, .alias = { 1 }, .prepare = logits);
 
 static const double factors[] = { 1, 1 / 0.7, 1 / 7.0 };
 
@@ -269,11 +258,8 @@ static void check_named(const call *c, worst_t *w, bool two_pass)
         c->got[0] = k->kernel(c->n, in(c, 0), factors[c->variant], out(c, 0), &c->got[1]);         \
     }                                                                                              \
     static void check_##kernel(const call *c, worst_t *w) { check_named(c, w, two); }                \
-    static const spec spec_##kernel = {                                                            \
-        .name = #kernel, .bound = BOUND_##kernel, .variants = 3, .in = { F4 }, .out = { F4 },          \
-        .special = { ANY_VALUE }, .alias = { 1 }, .prepare = logits, .run = run_##kernel,          \
-        .check = check_##kernel,                                                                   \
-    };
+    SPEC(kernel, .variants = 3, .in = { F4 }, .out = { F4 }, .special = { ANY_VALUE }, .alias = { 1 }, \
+         .prepare = logits);
 
 NAMED(softmax_two_pass, true)
 NAMED(softmax_recompute, false)
@@ -301,11 +287,7 @@ static void check_ext_exp(const call *c, worst_t *w)
     }
 }
 
-static const spec spec_ext_exp = {
-    .name = "ext_exp", .bound = BOUND_ext_exp, .variants = 3, .in = { F4 }, .out = { F4, F4 },
-    .special = { ANY_VALUE }, .alias = { 1, 1 }, .prepare = logits, .run = run_ext_exp,
-    .check = check_ext_exp,
-};
+SPEC(ext_exp, .variants = 3, .in = { F4 }, .out = { F4, F4 }, .special = { ANY_VALUE }, .alias = { 1, 1 }, .prepare = logits);
 
 static log_arg log_arg_of(const call *c)
 {
@@ -336,11 +318,7 @@ static void check_log_emit(const call *c, worst_t *w)
     }
 }
 
-static const spec spec_log_emit = {
-    .name = "log_emit", .bound = BOUND_log_emit, .variants = 8, .in = { F4 }, .out = { F4 },
-    .special = { MINUS_INF | A_NAN | ZEROS | TINY | HUGE_DOWN }, .alias = { 1 }, .prepare = logits,
-    .run = run_log_emit, .check = check_log_emit,
-};
+SPEC(log_emit, .variants = 8, .in = { F4 }, .out = { F4 }, .special = { MINUS_INF | A_NAN | ZEROS | TINY | HUGE_DOWN }, .alias = { 1 }, .prepare = logits);
 
 /* ---- Gradients --------------------------------------------------------------------------- */
 
@@ -376,11 +354,7 @@ static void check_softmax_bwd(const call *c, worst_t *w)
     }
 }
 
-static const spec spec_softmax_bwd = {
-    .name = "softmax_bwd", .bound = BOUND_softmax_bwd, .variants = 3, .in = { F4, F4 },
-    .out = { F4 }, .special = { A_NAN | ZEROS, ANY_VALUE }, .alias = { 3 },
-    .prepare = probabilities, .run = run_softmax_bwd, .check = check_softmax_bwd,
-};
+SPEC(softmax_bwd, .variants = 3, .in = { F4, F4 }, .out = { F4 }, .special = { A_NAN | ZEROS, ANY_VALUE }, .alias = { 3 }, .prepare = probabilities);
 
 static void run_log_softmax_bwd(const kernel_table *k, call *c)
 {
@@ -398,11 +372,7 @@ static void check_log_softmax_bwd(const call *c, worst_t *w)
     }
 }
 
-static const spec spec_log_softmax_bwd = {
-    .name = "log_softmax_bwd", .bound = BOUND_log_softmax_bwd, .variants = 3, .in = { F4, F4 },
-    .out = { F4 }, .special = { NOT_ABOVE, ANY_VALUE }, .alias = { 3 },
-    .prepare = log_probabilities, .run = run_log_softmax_bwd, .check = check_log_softmax_bwd,
-};
+SPEC(log_softmax_bwd, .variants = 3, .in = { F4, F4 }, .out = { F4 }, .special = { NOT_ABOVE, ANY_VALUE }, .alias = { 3 }, .prepare = log_probabilities);
 
 /* ---- Sums and searches ------------------------------------------------------------------- */
 
@@ -414,10 +384,7 @@ static void check_max(const call *c, worst_t *w)
     note(w, 0, c->got[0], (double)max_of(in(c, 0), c->n), 0);
 }
 
-static const spec spec_max = {
-    .name = "max", .bound = BOUND_max, .variants = 1, .in = { F4 }, .special = { ANY_VALUE },
-    .run = run_max, .check = check_max,
-};
+SPEC(max, .variants = 1, .in = { F4 }, .special = { ANY_VALUE });
 
 /* What is looked for: something of the row, at several places; or of no row. */
 static float sought(const call *c)
@@ -446,10 +413,7 @@ static void few_values(const call *c) /* so that the first of several is asked f
     for (size_t i = 0; i < c->n; i++) x[i] = rintf(x[i] * 20) + 1000;
 }
 
-static const spec spec_find = {
-    .name = "find", .bound = BOUND_find, .variants = 4, .in = { F4 },
-    .special = { ANY_VALUE & ~TINY }, .prepare = few_values, .run = run_find, .check = check_find,
-};
+SPEC(find, .variants = 4, .in = { F4 }, .special = { ANY_VALUE & ~TINY }, .prepare = few_values);
 
 static const float shifts[] = { 0.0f, 1.5f };
 
@@ -470,11 +434,7 @@ static void check_dot(const call *c, worst_t *w)
     note(w, 0, c->got[0], sum, scale + (double)c->n * FLUSHED);
 }
 
-static const spec spec_dot = {
-    .name = "dot", .bound = BOUND_dot, .variants = 2, .in = { F4, F4 },
-    .special = { ANY_VALUE, ANY_VALUE }, .prepare = probabilities, .run = run_dot,
-    .check = check_dot,
-};
+SPEC(dot, .variants = 2, .in = { F4, F4 }, .special = { ANY_VALUE, ANY_VALUE }, .prepare = probabilities);
 
 static void run_live_sums(const kernel_table *k, call *c)
 {
@@ -500,11 +460,7 @@ static void check_live_sums(const call *c, worst_t *w)
     note(w, 2, c->got[2], sum[2], 0);
 }
 
-static const spec spec_live_sums = {
-    .name = "live_sums", .bound = BOUND_live_sums, .variants = 4, .in = { F4, F4 },
-    .special = { ANY_VALUE, ANY_VALUE }, .prepare = log_probabilities, .run = run_live_sums,
-    .check = check_live_sums,
-};
+SPEC(live_sums, .variants = 4, .in = { F4, F4 }, .special = { ANY_VALUE, ANY_VALUE }, .prepare = log_probabilities);
 
 /* ---- Element by element ------------------------------------------------------------------ */
 
@@ -525,11 +481,7 @@ static void check_target_mix(const call *c, worst_t *w)
     }
 }
 
-static const spec spec_target_mix = {
-    .name = "target_mix", .bound = BOUND_target_mix, .variants = 4, .in = { F4, F4, F4 },
-    .out = { F4 }, .special = { ANY_VALUE, ANY_VALUE & ~TINY, ANY_VALUE & ~TINY }, .alias = { 7 },
-    .prepare = log_probabilities, .run = run_target_mix, .check = check_target_mix,
-};
+SPEC(target_mix, .variants = 4, .in = { F4, F4, F4 }, .out = { F4 }, .special = { ANY_VALUE, ANY_VALUE & ~TINY, ANY_VALUE & ~TINY }, .alias = { 7 }, .prepare = log_probabilities);
 
 static const float caps[] = { 30.0f, 1.0f, 0.5f };
 
@@ -555,10 +507,7 @@ static void check_softcap(const call *c, worst_t *w)
     }
 }
 
-static const spec spec_softcap = {
-    .name = "softcap", .bound = BOUND_softcap, .variants = 3, .in = { F4 }, .out = { F4, F4 },
-    .special = { ANY_VALUE }, .alias = { 1, 0 }, .run = run_softcap, .check = check_softcap,
-};
+SPEC(softcap, .variants = 3, .in = { F4 }, .out = { F4, F4 }, .special = { ANY_VALUE }, .alias = { 1, 0 });
 
 static void run_mul(const kernel_table *k, call *c) { k->mul(c->n, in(c, 1), out(c, 0)); }
 
@@ -570,10 +519,7 @@ static void check_mul(const call *c, worst_t *w)
     }
 }
 
-static const spec spec_mul = {
-    .name = "mul", .bound = BOUND_mul, .variants = 1, .in = { F4, F4 }, .out = { F4 },
-    .update = 1, .special = { ANY_FINITE, ANY_FINITE }, .run = run_mul, .check = check_mul,
-};
+SPEC(mul, .variants = 1, .in = { F4, F4 }, .out = { F4 }, .update = 1, .special = { ANY_FINITE, ANY_FINITE });
 
 static void run_mask(const kernel_table *k, call *c)
 {
@@ -594,11 +540,7 @@ static void some_zero(const call *c)
     for (size_t i = 0; i < c->n; i++) m[i] = uniform() < 0.4 ? 0.0f : 1.0f;
 }
 
-static const spec spec_mask = {
-    .name = "mask", .bound = BOUND_mask, .variants = 1, .in = { F4, F4 }, .out = { F4 },
-    .special = { ANY_VALUE, ANY_VALUE }, .alias = { 3 }, .prepare = some_zero, .run = run_mask,
-    .check = check_mask,
-};
+SPEC(mask, .variants = 1, .in = { F4, F4 }, .out = { F4 }, .special = { ANY_VALUE, ANY_VALUE }, .alias = { 3 }, .prepare = some_zero);
 
 static void run_scale(const kernel_table *k, call *c)
 {
@@ -613,10 +555,7 @@ static void check_scale(const call *c, worst_t *w)
     }
 }
 
-static const spec spec_scale = {
-    .name = "scale", .bound = BOUND_scale, .variants = 2, .in = { F4 }, .out = { F4 },
-    .special = { ANY_VALUE }, .alias = { 1 }, .run = run_scale, .check = check_scale,
-};
+SPEC(scale, .variants = 2, .in = { F4 }, .out = { F4 }, .special = { ANY_VALUE }, .alias = { 1 });
 
 static void run_add(const kernel_table *k, call *c) { k->add(c->n, in(c, 1), out(c, 0)); }
 
@@ -628,10 +567,7 @@ static void check_add(const call *c, worst_t *w)
     }
 }
 
-static const spec spec_add = {
-    .name = "add", .bound = BOUND_add, .variants = 1, .in = { F4, F4 }, .out = { F4 },
-    .update = 1, .special = { ANY_VALUE, ANY_VALUE }, .run = run_add, .check = check_add,
-};
+SPEC(add, .variants = 1, .in = { F4, F4 }, .out = { F4 }, .update = 1, .special = { ANY_VALUE, ANY_VALUE });
 
 static void run_stream(const kernel_table *k, call *c)
 {
@@ -653,10 +589,7 @@ static void check_stream(const call *c, worst_t *w)
     note(w, 0, memcmp(c->in[0], c->out[0], c->n * sizeof(float)), 0, 0);
 }
 
-static const spec spec_stream = {
-    .name = "stream", .bound = BOUND_stream, .variants = 1, .in = { F4 }, .out = { F4 },
-    .special = { ANY_VALUE }, .run = run_stream, .check = check_stream,
-};
+SPEC(stream, .variants = 1, .in = { F4 }, .out = { F4 }, .special = { ANY_VALUE });
 
 /* ---- 16-bit types: values are the affair of test_convert.c -------------------------------- */
 
@@ -687,10 +620,7 @@ static double from_f16(uint16_t h)
         for (size_t i = 0; i < c->n; i++)                                                          \
             note(w, i, (double)out(c, 0)[i], from_##type(x[i]), 0);                                \
     }                                                                                              \
-    static const spec spec_widen_##type = {                                                        \
-        .name = "widen_" #type, .bound = BOUND_widen_##type, .variants = 1, .in = { F2 },          \
-        .out = { F4 }, .run = run_widen_##type, .check = check_widen_##type,                       \
-    };                                                                                             \
+    SPEC(widen_##type, .variants = 1, .in = { F2 }, .out = { F4 }); \
     static void run_narrow_##type(const kernel_table *k, call *c)                                  \
     {                                                                                              \
         k->narrow_##type(c->n, in(c, 0), c->out[0]);                                               \
@@ -706,11 +636,7 @@ static double from_f16(uint16_t h)
             note(w, i, right, 1, 0);                                                               \
         }                                                                                          \
     }                                                                                              \
-    static const spec spec_narrow_##type = {                                                       \
-        .name = "narrow_" #type, .bound = BOUND_narrow_##type, .variants = 1, .in = { F4 },        \
-        .out = { F2 }, .special = { ANY_VALUE & ~TINY }, .run = run_narrow_##type,                 \
-        .check = check_narrow_##type,                                                              \
-    };
+    SPEC(narrow_##type, .variants = 1, .in = { F4 }, .out = { F2 }, .special = { ANY_VALUE & ~TINY });
 
 CONVERT(bf16)
 CONVERT(f16)
@@ -754,11 +680,7 @@ static void check_adamw(const call *c, worst_t *w)
     }
 }
 
-static const spec spec_adamw = {
-    .name = "adamw", .bound = BOUND_adamw, .variants = 3, .in = { F4, F4, F4, F4 },
-    .out = { F4, F4, F4 }, .update = 3, .special = { A_NAN, A_NAN | ZEROS, ZEROS | TINY, A_NAN },
-    .prepare = squares, .run = run_adamw, .check = check_adamw,
-};
+SPEC(adamw, .variants = 3, .in = { F4, F4, F4, F4 }, .out = { F4, F4, F4 }, .update = 3, .special = { A_NAN, A_NAN | ZEROS, ZEROS | TINY, A_NAN }, .prepare = squares);
 
 static const sgd_arg sgd_args[] = {
     { 1, 0, 0, 0.1f, 0, 1, 0 },
@@ -789,11 +711,7 @@ static void check_sgd(const call *c, worst_t *w)
     }
 }
 
-static const spec spec_sgd = {
-    .name = "sgd", .bound = BOUND_sgd, .variants = 3, .in = { F4, F4, F4 }, .out = { F4, F4 },
-    .update = 2, .special = { A_NAN | ZEROS | TINY, A_NAN | ZEROS | TINY, ANY_VALUE },
-    .run = run_sgd, .check = check_sgd,
-};
+SPEC(sgd, .variants = 3, .in = { F4, F4, F4 }, .out = { F4, F4 }, .update = 2, .special = { A_NAN | ZEROS | TINY, A_NAN | ZEROS | TINY, ANY_VALUE });
 
 /* ---- All of them -------------------------------------------------------------------------- */
 

@@ -80,6 +80,15 @@ static inline size_t item_size(int32_t dtype)
     return dtype == SLG_F64 || dtype == SLG_I64 ? 8 : dtype == SLG_F32 || dtype == SLG_I32 ? 4 : 2;
 }
 
+static inline double half_value(int32_t dtype, uint16_t h)
+{
+    int e = h >> 7 & 255, m = h & 127, bits = 7, bias = 127, top = 255;
+    if (dtype == SLG_F16) e = h >> 10 & 31, m = h & 1023, bits = 10, bias = 15, top = 31;
+    double x = ldexp(e ? m + (1 << bits) : m, (e ? e : 1) - bias - bits);
+    if (e == top) x = m ? NAN : INFINITY;
+    return h >> 15 ? -x : x;
+}
+
 static inline double load(int32_t dtype, const void *p)
 {
     float f;
@@ -88,10 +97,7 @@ static inline double load(int32_t dtype, const void *p)
     if (dtype == SLG_F64) return memcpy(&d, p, 8), d;
     if (dtype == SLG_F32) return memcpy(&f, p, 4), (double)f;
     memcpy(&h, p, 2);
-    int e = h >> 7 & 255, m = h & 127, bits = 7, bias = 127, top = 255;
-    if (dtype == SLG_F16) e = h >> 10 & 31, m = h & 1023, bits = 10, bias = 15, top = 31;
-    d = e == top ? (m ? NAN : INFINITY) : ldexp(e ? m + (1 << bits) : m, (e ? e : 1) - bias - bits);
-    return h >> 15 ? -d : d;
+    return half_value(dtype, h);
 }
 
 /* The nearest value of the type; of two, the one with the even pattern. */
@@ -107,10 +113,10 @@ static inline void store(int32_t dtype, void *p, double x)
         const double a = fabs(x);
         while (!isnan(a) && high - low > 1) {
             uint16_t middle = (uint16_t)((low + high) / 2);
-            if (load(dtype, &middle) <= a) low = middle;
+            if (half_value(dtype, middle) <= a) low = middle;
             else high = middle;
         }
-        double below = load(dtype, &low), above = load(dtype, &high);
+        double below = half_value(dtype, low), above = half_value(dtype, high);
         if (isinf(above)) above = dtype == SLG_F16 ? 65536.0 : 0x1p128;
         uint16_t h = a - below > above - a || (a - below == above - a && low & 1) ? high : low;
         if (isnan(a)) h = dtype == SLG_F16 ? 0x7E00 : 0x7FC0;

@@ -159,6 +159,32 @@ static void test_long_rows(void **state)
     slg_ctx_free(ctx);
 }
 
+/* The same value over and over is what float32 sums bear least. */
+static void test_flat_rows(void **state)
+{
+    slg_ctx *ctx = ctx_of(state);
+    static const int64_t lengths[] = { 700, 2048, 32768, 100000, 400000 };
+    float *x = malloc(400000 * sizeof *x), *y = malloc(400000 * sizeof *y);
+    for (int round = 0; round < 40; round++)
+        for (size_t l = 0; l < COUNT(lengths); l++) {
+            const int64_t n = lengths[l];
+            const slg_softmax_opts o = options(round % 3 ? 1 : 0.7, round % 4);
+            const float value = (float)(20 * uniform() - 10);
+            double lse;
+            if (n > 50000 && round > 15) continue;
+            for (int64_t i = 0; i < n; i++) x[i] = value;
+            slg_tensor tx = slg_tensor_1d(x, SLG_F32, n), ty = slg_tensor_1d(y, SLG_F32, n), tl = slg_tensor_1d(&lse, SLG_F64, 1);
+            ok(slg_softmax(ctx, &tx, &o, &ty, round % 2 ? &tl : NULL));
+            for (int64_t i = 0; i < n; i++) assert_true(y[i] == y[0]);
+            assert_near((double)y[0] * (double)n, 1, 1e-6, "%s T %g, %d times %a", algorithms[round % 4],
+                        o.temperature, (int)n, (double)value);
+            ok(slg_logsumexp(ctx, &tx, &o, &tl));
+            assert_near(lse, (double)value / o.temperature + log((double)n), 7e-7, "%d times %a", (int)n, (double)value);
+        }
+    free(x), free(y);
+    slg_ctx_free(ctx);
+}
+
 /* ---- Values that are no numbers ----------------------------------------------------------- */
 
 /* Three rows; the middle one gets `value` at first, middle or last, or everywhere but there. */
@@ -338,6 +364,7 @@ int main(void)
         EACH_ISA(test_shapes_of_rows),
         EACH_ISA(test_paths),
         EACH_ISA(test_long_rows),
+        EACH_ISA(test_flat_rows),
         EACH_ISA(test_special_values),
         EACH_ISA(test_ties_at_the_end_of_range),
         EACH_ISA(test_one_class_and_none),
