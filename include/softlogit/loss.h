@@ -27,7 +27,7 @@ extern "C" {
  *     x = dense   or   x = hidden weight' + bias
  *     x = softcap * tanh(x / softcap)        where softcap > 0; -inf stays -inf, +inf is capped
  *     x[:, c] = -inf                         where mask[c] = 0
- *     x = x / temperature
+ *     x[r] = x[r] / (temperature * row_temperature[r])
  *
  * Gradients are with respect to what the caller gave: they go back through all of these.
  */
@@ -39,12 +39,18 @@ typedef struct slg_logits {
     const slg_tensor *weight; /* [cols, dim]   f32, bf16, f16; goes with hidden */
     const slg_tensor *bias;   /* [cols]        f32, bf16, f16; NULL: none */
     const slg_tensor *mask;   /* [cols]        i32, i64 or f32: 0 leaves a class out; NULL: none */
+    const slg_tensor *row_temperature; /* [rows] f32: times temperature; NULL: all ones */
     double temperature;       /* from 1e-30 to 1e30; default 1 */
     double softcap;           /* from 1e-30 to 1e30; default 0: none */
 } slg_logits;
 
 /* Fills in the defaults: all tensors NULL. */
 SLG_API void slg_logits_init(slg_logits *logits, size_t size);
+
+enum slg_accumulate {
+    SLG_ACCUMULATE_WEIGHTS = 1, /* dweight, dbias */
+    SLG_ACCUMULATE_INPUTS = 2   /* dlogits (not in place), dhidden */
+};
 
 /*
  * Where gradients go. A NULL tensor is not computed. Strides must not overlap.
@@ -54,7 +60,7 @@ SLG_API void slg_logits_init(slg_logits *logits, size_t size);
  */
 typedef struct slg_logits_grad {
     uint32_t size;       /* sizeof(slg_logits_grad), set by slg_logits_grad_init */
-    int32_t accumulate;  /* 1: dweight and dbias are added to, not overwritten; default 0 */
+    int32_t accumulate;  /* of slg_accumulate: what is added to, not overwritten; default 0 */
     slg_tensor *dlogits; /* [rows, cols]  f32, bf16, f16; for a dense source */
     slg_tensor *dhidden; /* [rows, dim]   f32, bf16, f16; these three for a fused source */
     slg_tensor *dweight; /* [cols, dim]   f32, each row contiguous */

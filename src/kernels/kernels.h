@@ -88,6 +88,10 @@ typedef struct sgd_arg {
  * lse                add a piece of a row to *part (see LSE_EMPTY). -inf adds nothing. NaN, +inf,
  *                    and values past EXP_LIMIT make sum or max say so: see lse_kind.
  * exp_emit           pass 2, see exp_emit. exp_emit_q: y = a exp(..) 2^-ref + b q, 0 where x = -inf
+ * lse_dot            lse of x, with sums of p v and p v^2 in the same scale: p = exp(x ..) 2^-ref,
+ *                    v = x - y, or x - shift where y is NULL; nothing is added where p is 0
+ * exp_emit2          d = ax exp(x ..) 2^-refx + ay exp(y ..) 2^-refy; 0 where x is -inf; no c
+ * exp_emit_linear    d = p (c + b (x - y)), or of x - shift where y is NULL; 0 where p is; p = a exp(x ..)
  * softmax_row        whole row in cache, y = softmax: one exp an element. False, y undefined,
  *                    where the row is not ordinary (see lse_kind): the caller then does as usual.
  *                    n <= SHORT_ROW: subnormal results are 0 in the caller's own mode too.
@@ -116,6 +120,15 @@ typedef struct sgd_arg {
     K(void, exp_emit, (size_t n, const float *x, const exp_out *e, float *y, int store))           \
     K(void, exp_emit_q,                                                                            \
       (size_t n, const float *x, const exp_out *e, float b, const float *q, float *y, int store))  \
+    K(void, lse_dot,                                                                               \
+      (size_t n, const float *x, const float *y, float shift, const exp_arg *arg, lse_part *part,  \
+       double dot[2]))                                                                             \
+    K(void, exp_emit2,                                                                             \
+      (size_t n, const float *x, const exp_out *ex, const float *y, const exp_out *ey, float *d,   \
+       int store))                                                                                 \
+    K(void, exp_emit_linear,                                                                       \
+      (size_t n, const float *x, const exp_out *e, float b, const float *y, float shift, float *d, \
+       int store))                                                                                 \
     K(bool, softmax_row, (size_t n, const float *x, const exp_arg *arg, float *y, lse_part *part)) \
     K(double, exp_store, (size_t n, const float *x, const exp_arg *arg, float ref, float *y))      \
     K(void, log_emit, (size_t n, const float *x, const log_arg *arg, float *y, int store))         \

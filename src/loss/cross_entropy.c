@@ -54,8 +54,10 @@ static void reduce_prob(const loss_call *c, loss_row *r, int64_t col, int64_t n,
     r->sums[Q_W] += sums[0];
 }
 
-static void reduce(const loss_call *c, loss_row *r, int64_t col, int64_t n, const float *x)
+static void reduce(const loss_call *c, loss_row *r, int64_t col, int64_t n, const float *x,
+                   const float *teacher)
 {
+    (void)teacher;
     const slg_cross_entropy_opts *o = c->opts;
     const kernel_table *k = &c->ctx->k;
     const float *w = c->target.class_weight ? c->target.class_weight + col : NULL;
@@ -76,7 +78,7 @@ static double softplus(double a) { return a > 0 ? a + log1p(exp(-a)) : log1p(exp
 static void solve(const loss_call *c, loss_row *r)
 {
     const slg_cross_entropy_opts *o = c->opts;
-    const double *s = r->sums, t = c->src.temperature, keep = 1 - o->label_smoothing;
+    const double *s = r->sums, t = r->temperature, keep = 1 - o->label_smoothing;
     double even = s[LIVE] > 0 ? o->label_smoothing / s[LIVE] : 0; /* of the smoothed target */
     double above = r->lse - s[SHIFT] / t; /* -log p of the shift */
     double loss = term(even, s[LIVE_W] * above - s[LIVE_X] / t);
@@ -98,12 +100,13 @@ static void solve(const loss_call *c, loss_row *r)
 
 /* a p - b q, where q is not constant over classes. */
 static void emit(const loss_call *c, const loss_row *r, int64_t col, int64_t n, const float *x,
-                 float *d, int store)
+                 const float *teacher, float *d, int store)
 {
+    (void)teacher;
     const slg_cross_entropy_opts *o = c->opts;
     const kernel_table *k = &c->ctx->k;
     const float *w = c->target.class_weight ? c->target.class_weight + col : NULL;
-    double factor = r->scale / c->src.temperature, even = 0;
+    double factor = loss_factor(r), even = 0;
     if (r->sums[LIVE] > 0) even = o->label_smoothing / r->sums[LIVE];
     if (!c->target.has_prob && !(w && even > 0)) {
         loss_emit_common(c, r, n, x, d, store);

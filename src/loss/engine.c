@@ -33,6 +33,13 @@ static bool skipped(const loss_call *c, const loss_row *r)
     return r->target < 0 && targets_ignored(&c->target, r->row) && !c->lse_rows.data;
 }
 
+/* The teacher's columns [col, col + n), or NULL. */
+static const float *teacher_fetch(const loss_call *c, int64_t row, int64_t col, int64_t n,
+                                  float *scratch)
+{
+    return c->has_teacher ? source_fetch(&c->teacher, row, col, n, scratch) : NULL;
+}
+
 static void start(void *self, int64_t row, void *state)
 {
     const loss_call *c = self;
@@ -40,7 +47,23 @@ static void start(void *self, int64_t row, void *state)
     *r = (loss_row){ .row = row, .target = targets_index(&c->target, row) };
     r->weight = targets_weight(&c->target, row);
     r->scale = c->reduction == SLG_MEAN ? (c->denominator > 0 ? 1.0 / c->denominator : 0.0) : 1.0;
-    row_start(&r->rest, &c->src.arg);
+    r->temperature = source_temperature(&c->src, row);
+    r->parts[0] = r->parts[1] = LSE_EMPTY;
+    const exp_arg arg = c->src.row_temperature.data ? exp_arg_of(r->temperature, 0.0f) : c->src.arg;
+    row_start(&r->rest, &arg);
+}
+
+/* The log-sum-exp of a block, the target's entry left out and kept. */
+static void reduce_block(const kernel_table *k, loss_row *r, int64_t col, int64_t n, const float *x,
+                         bool lse)
+{
+    int64_t t = r->target - col;
+    bool here = t >= 0 && t < n;
+    if (here) r->x_target = x[t];
+    if (!lse) return;
+    row_segment(&r->rest, col);
+    k->lse((size_t)(here ? t : n), x, &r->rest.arg, &r->rest.segment);
+    if (here) k->lse((size_t)(n - t - 1), x + t + 1, &r->rest.arg, &r->rest.segment);
 }
 
 static void reduce(void *self, int64_t row, void *state, int64_t col, int64_t n)
@@ -49,25 +72,17 @@ static void reduce(void *self, int64_t row, void *state, int64_t col, int64_t n)
     const kernel_table *k = &c->ctx->k;
     loss_row *r = state;
     if (skipped(c, r)) return;
-    float scratch[KERNEL_BLOCK];
-    const float *x = source_fetch(&c->src, row, col, n, scratch);
-    int64_t t = r->target - col;
-    row_segment(&r->rest, col);
-    if (t < 0 || t >= n) {
-        k->lse((size_t)n, x, &r->rest.arg, &r->rest.segment);
-    } else {
-        r->x_target = x[t];
-        k->lse((size_t)t, x, &r->rest.arg, &r->rest.segment);
-        k->lse((size_t)(n - t - 1), x + t + 1, &r->rest.arg, &r->rest.segment);
-    }
-    if (c->method->reduce) c->method->reduce(c, r, col, n, x);
+    float xs[KERNEL_BLOCK], ts[KERNEL_BLOCK];
+    const float *x = source_fetch(&c->src, row, col, n, xs);
+    reduce_block(k, r, col, n, x, !(c->method->flags & LOSS_NO_LSE));
+    if (c->method->reduce) c->method->reduce(c, r, col, n, x, teacher_fetch(c, row, col, n, ts));
 }
 
 /* The target's share: log-odds first, so that neither side loses its relative precision. */
-static void join_target(const loss_call *c, loss_row *r)
+static void join_target(loss_row *r)
 {
     row_stat *rest = &r->rest;
-    double t = c->src.temperature, x = (double)r->x_target;
+    double t = r->temperature, x = (double)r->x_target;
     if (r->target < 0 || r->x_target == -INFINITY) {
         r->lse = rest->lse;
         r->log_odds = INFINITY;
@@ -130,36 +145,50 @@ static bool prob_leads(const loss_call *c, int64_t row)
         && arg_max(k, rows_source_fetch, &q, row, cols) == arg_max(k, source_fetch, &c->src, row, cols);
 }
 
-static void finish(void *self, int64_t row, void *state)
+/* From the sums to lse, odds and kind; r->loss for rows that are not ordinary. True where it is. */
+static bool settle(const loss_call *c, loss_row *r)
 {
-    loss_call *c = self;
-    loss_row *r = state;
-    bool ignored = targets_ignored(&c->target, row);
-    c->loss[row] = 0;
-    c->correct[row] = false;
-    if (skipped(c, r)) return;
-
+    if (c->method->flags & LOSS_NO_LSE) {
+        r->rest.kind = ROW_PLAIN;
+        return true;
+    }
     rest_source rest = { &c->src, r->target };
-    row_finish(&c->ctx->k, &r->rest, row, c->src.cols, rest_fetch, &rest);
+    row_finish(&c->ctx->k, &r->rest, r->row, c->src.cols, rest_fetch, &rest);
     if (isnan(r->x_target)) r->rest.kind = ROW_NAN;
     if (r->x_target == INFINITY && r->rest.kind != ROW_NAN) r->rest.kind = ROW_INF;
     row_kind kind = r->rest.kind;
     if (kind == ROW_NAN || kind == ROW_INF) {
         r->lse = kind == ROW_NAN ? NAN : INFINITY;
         r->loss = NAN;
-    } else {
-        if (r->target < 0) r->x_target = -INFINITY;
-        join_target(c, r);
-        if (!ignored && r->lse == -INFINITY)
-            r->loss = r->weight > 0 ? INFINITY : 0;
-        else if (!ignored)
-            c->method->solve(c, r);
+        return false;
     }
-    if (c->lse_rows.data) rows_put(&c->lse_rows, row, 0, r->lse);
-    if (ignored) return;
-    c->loss[row] = r->loss;
-    if ((kind == ROW_PLAIN || kind == ROW_MASKED) && r->lse > -INFINITY)
-        c->correct[row] = c->target.has_prob ? prob_leads(c, row) : target_leads(c, r);
+    if (r->target < 0) r->x_target = -INFINITY;
+    join_target(r);
+    if (r->lse > -INFINITY) return true;
+    r->loss = r->weight > 0 ? INFINITY : 0;
+    return false;
+}
+
+/* After the row's value is known. */
+static void record(loss_call *c, const loss_row *r, bool ordinary)
+{
+    if (c->lse_rows.data) rows_put(&c->lse_rows, r->row, 0, r->lse);
+    if (targets_ignored(&c->target, r->row)) return;
+    c->loss[r->row] = r->loss;
+    if (!ordinary || (c->method->flags & LOSS_NO_LSE)) return;
+    c->correct[r->row] = c->target.has_prob ? prob_leads(c, r->row) : target_leads(c, r);
+}
+
+static void finish(void *self, int64_t row, void *state)
+{
+    loss_call *c = self;
+    loss_row *r = state;
+    c->loss[row] = 0;
+    c->correct[row] = false;
+    if (skipped(c, r)) return;
+    bool ordinary = settle(c, r);
+    if (ordinary && !targets_ignored(&c->target, row)) c->method->solve(c, r);
+    record(c, r, ordinary);
 }
 
 /* ---- Pass 2 ----------------------------------------------------------------------------- */
@@ -173,7 +202,7 @@ exp_out loss_softmax(const loss_call *call, const loss_row *r, double weight, fl
 void loss_emit_common(const loss_call *c, const loss_row *r, int64_t n, const float *x, float *d,
                       int store)
 {
-    double factor = r->scale / c->src.temperature;
+    double factor = loss_factor(r);
     if (r->rest.kind == ROW_MASKED) {
         fill_f32(d, n, 0.0f); /* the target is the only live class, or there is none */
         return;
@@ -182,38 +211,116 @@ void loss_emit_common(const loss_call *c, const loss_row *r, int64_t n, const fl
     c->ctx->k.exp_emit((size_t)n, x, &e, d, store);
 }
 
+/* Rows whose gradient is one number: ignored or all masked (0), or with NaN or +inf (NaN). */
+static bool fills(const loss_call *c, const loss_row *r, float *value)
+{
+    bool lse = !(c->method->flags & LOSS_NO_LSE);
+    bool zero = targets_ignored(&c->target, r->row) || (lse && r->lse == -INFINITY);
+    *value = zero ? 0.0f : NAN;
+    return zero || (lse && !isfinite(r->lse));
+}
+
 static void emit(void *self, int64_t row, void *state, int64_t col, int64_t n)
 {
     const loss_call *c = self;
     const loss_row *r = state;
-    float xs[EMIT_BLOCK], ds[EMIT_BLOCK], slope[EMIT_BLOCK];
+    float xs[EMIT_BLOCK], ts[EMIT_BLOCK], ds[EMIT_BLOCK], slope[EMIT_BLOCK];
     int64_t from = col, to = col + n;
     if (c->store == STORE_STREAM && c->grad.dlogits.plain)
         line_cut((const float *)rows_at(&c->grad.dlogits, row), c->src.cols, col, n, &from, &to);
     if (from >= to) return;
     n = to - from;
     float *d = source_grad_stage(&c->src, &c->grad, row, from, ds);
-    if (targets_ignored(&c->target, row) || r->lse == -INFINITY) {
-        fill_f32(d, n, 0.0f);
-        if (!c->src.fused) rows_commit(&c->ctx->k, &c->grad.dlogits, row, from, n, ds);
-        return;
-    }
-    if (!isfinite(r->lse)) {
-        fill_f32(d, n, NAN);
-        if (!c->src.fused) rows_commit(&c->ctx->k, &c->grad.dlogits, row, from, n, ds);
+    float fill;
+    if (fills(c, r, &fill)) {
+        fill_f32(d, n, fill);
+        source_grad_commit(&c->src, &c->grad, row, from, n, NULL, d, ds);
         return;
     }
     const float *x = source_fetch_slope(&c->src, row, from, n, xs, slope);
+    const float *t = teacher_fetch(c, row, from, n, ts);
     int store = d == ds ? STORE_CACHED : c->store;
     if (c->method->emit)
-        c->method->emit(c, r, from, n, x, d, store);
+        c->method->emit(c, r, from, n, x, t, d, store);
     else
         loss_emit_common(c, r, n, x, d, store);
-    if (r->target >= from && r->target < to)
-        d[r->target - from] = r->x_target == -INFINITY
-            ? 0.0f : (float)(r->at_target * r->scale / c->src.temperature);
+    if (r->target >= from && r->target < to && !(c->method->flags & LOSS_KEEP_TARGET))
+        d[r->target - from] = r->x_target == -INFINITY ? 0.0f : (float)(r->at_target * loss_factor(r));
     source_grad_commit(&c->src, &c->grad, row, from, n, slope, d, ds);
 }
+
+/* ---- Whole rows ------------------------------------------------------------------------- */
+
+/* Scratch of a worker: x, t, the gradient and the soft-cap's slope of a row, and the method's. */
+static int64_t whole_floats(const loss_call *c)
+{
+    int64_t own = c->method->scratch_floats ? c->method->scratch_floats(c->src.cols) : 0;
+    return (4 * c->src.cols + own + 15) / 16 * 16;
+}
+
+/* A row of a source as one piece: where it lies, or in scratch. */
+static const float *whole_row(const logit_source *s, int64_t row, float *scratch, float *slope)
+{
+    const float *first = NULL;
+    for (int64_t col = 0; col < s->cols; col += KERNEL_BLOCK) {
+        int64_t n = s->cols - col < KERNEL_BLOCK ? s->cols - col : KERNEL_BLOCK;
+        const float *x = source_fetch_slope(s, row, col, n, scratch + col, slope + col);
+        if (col == 0) first = x;
+    }
+    return first ? first : scratch;
+}
+
+static void whole_one(loss_call *c, int64_t row, float *scratch)
+{
+    const int64_t cols = c->src.cols;
+    float *xs = scratch, *ts = xs + cols, *ds = ts + cols, *slope = ds + cols, *own = slope + cols;
+    loss_row r;
+    start(c, row, &r);
+    c->loss[row] = 0;
+    c->correct[row] = false;
+    bool ignored = targets_ignored(&c->target, row);
+    float *d = c->grad.wanted ? source_grad_stage(&c->src, &c->grad, row, 0, ds) : NULL;
+    const float *x = NULL;
+    bool ordinary = false;
+    if (!skipped(c, &r)) {
+        x = whole_row(&c->src, row, xs, slope);
+        for (int64_t col = 0; col < cols; col += KERNEL_BLOCK)
+            reduce_block(&c->ctx->k, &r, col, cols - col < KERNEL_BLOCK ? cols - col : KERNEL_BLOCK,
+                         x + col, !(c->method->flags & LOSS_NO_LSE));
+        ordinary = settle(c, &r);
+    }
+    float fill;
+    if (ordinary && !ignored) {
+        const float *t = c->has_teacher ? whole_row(&c->teacher, row, ts, ds) : NULL;
+        c->method->whole(c, &r, x, t, d, own);
+    } else if (d && fills(c, &r, &fill)) {
+        fill_f32(d, cols, fill);
+        slope = NULL;
+    }
+    if (x) record(c, &r, ordinary);
+    if (d) source_grad_commit(&c->src, &c->grad, row, 0, cols, slope, d, ds);
+}
+
+typedef struct whole_run {
+    loss_call *call;
+    int64_t first, count, ranges;
+} whole_run;
+
+static void whole_range(void *arg, int64_t task, int32_t worker)
+{
+    const whole_run *run = arg;
+    int64_t to = run->first + pool_range_start(run->count, run->ranges, task + 1);
+    for (int64_t r = run->first + pool_range_start(run->count, run->ranges, task); r < to; r++)
+        whole_one(run->call, r, run->call->worker + worker * run->call->worker_floats);
+}
+
+static void whole_rows(loss_call *c, int64_t first, int64_t count)
+{
+    whole_run run = { c, first, count, pool_ranges(c->ctx, count, (1 << 14) / (c->src.cols + 1) + 1) };
+    pool_run(c->ctx, run.ranges, whole_range, &run);
+}
+
+_Static_assert(sizeof(loss_row) <= ROW_STATE_MAX, "the pipeline keeps a row's state");
 
 static const row_job value_only = { sizeof(loss_row), start, reduce, finish, NULL };
 static const row_job value_and_grad = { sizeof(loss_row), start, reduce, finish, emit };
@@ -303,7 +410,11 @@ static slg_status walk(loss_call *c)
     for (int64_t first = 0; first < c->src.rows; first += c->src.block_rows) {
         int64_t count = c->src.rows - first < c->src.block_rows ? c->src.rows - first : c->src.block_rows;
         SLG_TRY(source_form(&c->src, first, count));
-        row_pipeline_run(c->ctx, job, c, first, count, c->src.cols);
+        if (c->has_teacher) SLG_TRY(source_form(&c->teacher, first, count));
+        if (c->method->whole)
+            whole_rows(c, first, count);
+        else
+            row_pipeline_run(c->ctx, job, c, first, count, c->src.cols);
         SLG_TRY(source_grad_carry(&c->src, &c->grad, first, count));
     }
     source_grad_none(&c->src, &c->grad);
@@ -324,6 +435,35 @@ static void add_up(loss_call *c, slg_loss_out *out)
     options_write(out, &c->out, sizeof c->out);
 }
 
+static slg_status open_teacher(loss_call *c)
+{
+    if (!(c->method->uses & TARGET_TEACHER)) return SLG_OK;
+    SLG_TRY(source_open(c->ctx, "targets.teacher", c->target.teacher, &c->teacher));
+    c->has_teacher = true;
+    if (c->teacher.rows == c->src.rows && c->teacher.cols == c->src.cols) return SLG_OK;
+    return slg_fail(c->ctx, SLG_ERR_SHAPE, "targets.teacher has %lld rows, %lld columns, logits %lld, %lld",
+                    (long long)c->teacher.rows, (long long)c->teacher.cols, (long long)c->src.rows,
+                    (long long)c->src.cols);
+}
+
+/* All scratch of a call, and a block size that suits both sources. */
+static slg_status reserve(loss_call *c)
+{
+    slg_ctx *ctx = c->ctx;
+    int64_t block = source_block_rows(&c->src);
+    if (c->has_teacher && source_block_rows(&c->teacher) < block) block = source_block_rows(&c->teacher);
+    SLG_TRY(source_reserve(&c->src, block));
+    if (c->has_teacher) SLG_TRY(source_reserve(&c->teacher, block));
+    SLG_TRY(source_grad_reserve(&c->src, &c->grad));
+    c->loss = arena_alloc(ctx, (size_t)c->src.rows, sizeof *c->loss);
+    c->correct = arena_alloc(ctx, (size_t)c->src.rows, sizeof *c->correct);
+    if (!c->loss || !c->correct) return SLG_ERR_MEMORY;
+    if (!c->method->whole) return SLG_OK;
+    c->worker_floats = whole_floats(c);
+    c->worker = arena_alloc(ctx, (size_t)c->worker_floats * (size_t)ctx->num_threads, sizeof(float));
+    return c->worker ? SLG_OK : SLG_ERR_MEMORY;
+}
+
 slg_status loss_run(slg_ctx *ctx, const loss_method *method, const void *opts, int32_t reduction,
                     const slg_logits *logits, const slg_targets *targets, slg_loss_out *out,
                     slg_logits_grad *grad)
@@ -332,18 +472,18 @@ slg_status loss_run(slg_ctx *ctx, const loss_method *method, const void *opts, i
     SLG_TRY(reduction_check(ctx, reduction));
     SLG_TRY(source_open(ctx, "logits", logits, &c.src));
     SLG_TRY(targets_open(ctx, targets, method->uses, c.src.rows, c.src.cols, &c.target));
+    SLG_TRY(open_teacher(&c));
     SLG_TRY(source_grad_open(ctx, grad, logits, &c.src, &c.grad));
     SLG_TRY(open_out(&c, out, targets, logits, grad));
     c.out.value = c.out.sum = c.out.weight = 0;
     c.out.count = c.out.correct = 0;
 
-    SLG_TRY(source_reserve(&c.src, source_block_rows(&c.src)));
-    SLG_TRY(source_grad_reserve(&c.src, &c.grad));
-    c.loss = arena_alloc(ctx, (size_t)c.src.rows, sizeof *c.loss);
-    c.correct = arena_alloc(ctx, (size_t)c.src.rows, sizeof *c.correct);
-    if (!c.loss || !c.correct) return SLG_ERR_MEMORY;
-    bool stream = !c.src.fused && !c.grad.in_place && c.src.softcap == 0
-               && stream_pays(ctx, c.src.rows, c.src.cols);
+    if (c.method->flags & LOSS_NO_LSE && c.out.lse)
+        return slg_fail(ctx, SLG_ERR_NULL, "out.lse must be NULL: this loss has no log-sum-exp");
+    if (method->open) SLG_TRY(method->open(&c));
+    SLG_TRY(reserve(&c));
+    bool stream = !c.src.fused && !c.grad.in_place && !c.grad.accumulate_input
+               && c.src.softcap == 0 && stream_pays(ctx, c.src.rows, c.src.cols);
     c.store = stream ? STORE_STREAM : STORE_CACHED;
     count_rows(&c);
     SLG_TRY(walk(&c));

@@ -18,17 +18,19 @@
  * others' share of the probability keeps its relative precision when the target dominates.
  */
 typedef struct loss_row {
-    /* Set by the engine before solve. x is after soft-cap and mask; T is the temperature. */
+    /* Set by the engine before solve. x is after soft-cap and mask; T is the row's temperature. */
     int64_t row, target;  /* target: -1 where there is none */
     double weight;        /* of the row */
     double scale;         /* d(reduced loss) / d(row's loss times weight) */
+    double temperature;   /* T */
     row_stat rest;        /* over all classes, or all but the target */
     float x_target;       /* -inf where there is no target */
     double lse;           /* log-sum-exp of x / T over all classes */
     double log_odds;      /* log(sum of the others / target): lse of the rest less x_target / T */
     double other;         /* 1 - p[target], to its own relative precision; 1 without a target */
     double p_target;
-    double sums[8];       /* the method's own reduce adds to these; 0 at first */
+    lse_part parts[2];    /* for the method's own reductions (kernel lse_dot); LSE_EMPTY at first */
+    double sums[12];      /* the method's own reductions add to these; 0 at first */
 
     /* Set by solve. */
     double loss;          /* times weight */
@@ -36,32 +38,55 @@ typedef struct loss_row {
        The engine multiplies by scale and by 1 / T. */
     double a, c;
     double at_target;
+    double more[4];       /* what the method's emit needs beside */
 } loss_row;
 
 typedef struct loss_call loss_call;
 
+enum {
+    LOSS_NO_LSE = 1,     /* no log-sum-exp: the method's own reduce alone. NaN and infinities are its
+                            own affair, out.lse is refused, out.correct is 0. */
+    LOSS_KEEP_TARGET = 2 /* emit and row write the target's entry themselves */
+};
+
 typedef struct loss_method {
-    unsigned uses; /* TARGET_ flags */
+    unsigned uses;  /* TARGET_ flags */
+    unsigned flags; /* LOSS_ flags */
 
-    /* Second reduction of a block, beside the log-sum-exp; NULL: none. first: whether it is the
-       row's first block. */
-    void (*reduce)(const loss_call *call, loss_row *r, int64_t col, int64_t n, const float *x);
+    /* Checks what is the method's own, once shapes are known and before anything is written (the
+       tensors in its options, say), and sets up call->state; NULL: nothing to do. */
+    slg_status (*open)(loss_call *call);
 
-    /* Ordinary rows alone: at least one live class, all finite or masked. */
+    /* Second reduction of a block, beside the log-sum-exp; NULL: none. t: the teacher's block, where
+       the method uses one. */
+    void (*reduce)(const loss_call *call, loss_row *r, int64_t col, int64_t n, const float *x,
+                   const float *t);
+
+    /* Value and form of the gradient. Ordinary rows alone: at least one live class, all finite or
+       masked (of x; the teacher's are the method's affair). */
     void (*solve)(const loss_call *call, loss_row *r);
 
     /* Gradient of a block (n <= EMIT_BLOCK), times scale and 1 / T; NULL: the common form. The
        target's entry is overwritten by the engine. */
     void (*emit)(const loss_call *call, const loss_row *r, int64_t col, int64_t n, const float *x,
-                 float *d, int store);
+                 const float *t, float *d, int store);
+
+    /* Instead of solve and emit, for a method that must see the row whole (a sort, a third pass): x
+       and t are whole rows, lse and the rest are known; it sets r->loss, and where d is not NULL
+       writes the gradient, times loss_factor(r). scratch is scratch_floats(cols) floats. */
+    void (*whole)(const loss_call *call, loss_row *r, const float *x, const float *t, float *d,
+                  float *scratch);
+    int64_t (*scratch_floats)(int64_t cols);
 } loss_method;
 
 struct loss_call {
     slg_ctx *ctx;
     const loss_method *method;
     const void *opts;
+    void *state;            /* the method's own, see open */
     int32_t reduction;
-    logit_source src;
+    logit_source src, teacher;
+    bool has_teacher;
     target_set target;
     source_grad grad;
     slg_loss_out out;
@@ -70,6 +95,8 @@ struct loss_call {
     rows loss_rows, lse_rows; /* data NULL: not wanted */
     double *loss;             /* [rows] */
     bool *correct;            /* [rows] */
+    float *worker;            /* for whole rows: worker_floats a worker */
+    int64_t worker_floats;
 };
 
 /*
@@ -79,6 +106,9 @@ struct loss_call {
 slg_status loss_run(slg_ctx *ctx, const loss_method *method, const void *opts, int32_t reduction,
                     const slg_logits *logits, const slg_targets *targets, slg_loss_out *out,
                     slg_logits_grad *grad);
+
+/* What a gradient in x / T is multiplied by: scale / T. */
+static inline double loss_factor(const loss_row *r) { return r->scale / r->temperature; }
 
 /* Pass 2's parameters for weight * p[k], p over all classes. */
 exp_out loss_softmax(const loss_call *call, const loss_row *r, double weight, float c);

@@ -80,6 +80,22 @@ static slg_status open_mask(slg_ctx *ctx, const char *name, const slg_tensor *ma
     return SLG_OK;
 }
 
+static slg_status open_row_temperature(slg_ctx *ctx, const char *name, const slg_tensor *t,
+                                       double factor, logit_source *s)
+{
+    const member_name text = member(name, "row_temperature");
+    SLG_TRY(tensor_in(ctx, text.text, t, DT_F32, 1, 1));
+    SLG_TRY(tensor_shape_is(ctx, text.text, t, 1, &s->rows));
+    s->row_temperature = rows_per_row(t);
+    for (int64_t r = 0; r < s->rows; r++) {
+        double v = rows_get(&s->row_temperature, r, 0), whole = v * factor;
+        if (v > 0 && whole >= TEMPERATURE_MIN && whole <= TEMPERATURE_MAX) continue;
+        return slg_fail(ctx, SLG_ERR_RANGE, "%s[%lld] is %g, must be above 0 and, times temperature, "
+                        "from %g to %g", text.text, (long long)r, v, TEMPERATURE_MIN, TEMPERATURE_MAX);
+    }
+    return SLG_OK;
+}
+
 slg_status source_open(slg_ctx *ctx, const char *name, const slg_logits *given, logit_source *s)
 {
     slg_logits l = defaults;
@@ -106,6 +122,7 @@ slg_status source_open(slg_ctx *ctx, const char *name, const slg_logits *given, 
     if (!(l.softcap >= 0 && l.softcap <= 1e30) || (l.softcap > 0 && l.softcap < 1e-30))
         return slg_fail(ctx, SLG_ERR_RANGE, "%s.softcap is %g, must be 0 or from 1e-30 to 1e30", name,
                         l.softcap);
+    if (l.row_temperature) SLG_TRY(open_row_temperature(ctx, name, l.row_temperature, l.temperature, s));
     s->temperature = l.temperature;
     s->softcap = (float)l.softcap;
     s->arg = exp_arg_of(l.temperature, 0.0f);
@@ -213,6 +230,12 @@ slg_status source_form(logit_source *s, int64_t first, int64_t count)
     return SLG_OK;
 }
 
+double source_temperature(const logit_source *s, int64_t row)
+{
+    if (!s->row_temperature.data) return s->temperature;
+    return s->temperature * rows_get(&s->row_temperature, row, 0);
+}
+
 const float *source_fetch(const void *self, int64_t row, int64_t col, int64_t n, float *scratch)
 {
     return source_fetch_slope(self, row, col, n, scratch, NULL);
@@ -252,8 +275,8 @@ static slg_status open_grad(slg_ctx *ctx, const char *name, const slg_tensor *t,
     if (!t) return SLG_OK;
     SLG_TRY(tensor_out(ctx, name, t, dtypes, ndim, ndim));
     SLG_TRY(tensor_shape_is(ctx, name, t, ndim, shape));
-    const slg_tensor *in[] = { l->hidden, l->weight, l->bias, l->mask };
-    for (size_t i = 0; i < 4; i++)
+    const slg_tensor *in[] = { l->hidden, l->weight, l->bias, l->mask, l->row_temperature };
+    for (size_t i = 0; i < 5; i++)
         if (in[i] && (tensor_clash(t, in[i]) || (t->data == in[i]->data && t->data)))
             return slg_fail(ctx, SLG_ERR_STRIDE, "%s overlaps an input", name);
     *out = rows_of(t);
@@ -275,6 +298,8 @@ static slg_status grad_dense(slg_ctx *ctx, const slg_logits_grad *given, const s
                         "grad.dlogits overlaps logits.dense, and is not the same view, or the mask");
     g->dlogits = rows_of(given->dlogits);
     g->in_place = given->dlogits->data == l->dense->data;
+    if (g->in_place && g->accumulate_input && tensor_size(l->dense) > 0)
+        return slg_fail(ctx, SLG_ERR_STRIDE, "grad.dlogits is the logits' memory, and is to be added to");
     return SLG_OK;
 }
 
@@ -309,10 +334,11 @@ slg_status source_grad_open(slg_ctx *ctx, const slg_logits_grad *given, const sl
     if (!given) return SLG_OK;
     SLG_TRY(options_read(ctx, "grad", given, &grad, sizeof grad));
     SLG_TRY(options_read(ctx, "logits", logits, &l, sizeof l));
-    if (grad.accumulate < 0 || grad.accumulate > 1)
-        return slg_fail(ctx, SLG_ERR_RANGE, "grad.accumulate is %d, must be 0 or 1",
-                        grad.accumulate);
-    g->accumulate = grad.accumulate == 1;
+    if (grad.accumulate < 0 || grad.accumulate > (SLG_ACCUMULATE_WEIGHTS | SLG_ACCUMULATE_INPUTS))
+        return slg_fail(ctx, SLG_ERR_RANGE, "grad.accumulate is %d, must be from 0 to %d",
+                        grad.accumulate, SLG_ACCUMULATE_WEIGHTS | SLG_ACCUMULATE_INPUTS);
+    g->accumulate = grad.accumulate & SLG_ACCUMULATE_WEIGHTS;
+    g->accumulate_input = grad.accumulate & SLG_ACCUMULATE_INPUTS;
     SLG_TRY(s->fused ? grad_fused(ctx, &grad, &l, s, g) : grad_dense(ctx, &grad, &l, s, g));
     g->wanted = grad.dlogits || grad.dhidden || grad.dweight || grad.dbias;
     return SLG_OK;
@@ -329,21 +355,36 @@ float *source_grad_stage(const logit_source *s, const source_grad *g, int64_t ro
                          float *scratch)
 {
     if (s->fused) return s->logits + (row - s->first) * s->cols + from;
-    return rows_stage(&g->dlogits, row, from, scratch);
+    return g->accumulate_input ? scratch : rows_stage(&g->dlogits, row, from, scratch);
 }
 
 void source_grad_commit(const logit_source *s, const source_grad *g, int64_t row, int64_t from,
                         int64_t n, const float *slope, float *d, const float *scratch)
 {
     const kernel_table *k = &s->ctx->k;
-    if (s->softcap > 0) k->mul((size_t)n, slope, d);
-    if (!s->fused) rows_commit(k, &g->dlogits, row, from, n, scratch);
+    if (s->softcap > 0 && slope) k->mul((size_t)n, slope, d);
+    if (s->fused) return;
+    if (!g->accumulate_input) {
+        rows_commit(k, &g->dlogits, row, from, n, scratch);
+        return;
+    }
+    float old[KERNEL_BLOCK];
+    for (int64_t i = 0; i < n; i += KERNEL_BLOCK) {
+        int64_t m = n - i < KERNEL_BLOCK ? n - i : KERNEL_BLOCK;
+        k->add((size_t)m, rows_fetch(k, &g->dlogits, row, from + i, m, old), d + i);
+        float *to = rows_stage(&g->dlogits, row, from + i, d + i);
+        if (to != d + i) memcpy(to, d + i, (size_t)m * sizeof *to);
+        rows_commit(k, &g->dlogits, row, from + i, m, d + i);
+    }
 }
 
 static slg_status carry_hidden(logit_source *s, source_grad *g, int64_t first, int64_t count)
 {
     int64_t ldw, ld = g->dhidden_block ? s->dim : lead(&g->dhidden), panel = panel_rows(s);
     float *out = g->dhidden_block ? g->dhidden_block : (float *)rows_at(&g->dhidden, first);
+    if (s->cols == 0 && g->accumulate_input) return SLG_OK;
+    if (g->dhidden_block && g->accumulate_input)
+        widen_rows(&s->ctx->k, &g->dhidden, first, count, out);
     if (s->cols == 0) {
         for (int64_t r = 0; r < count; r++)
             for (int64_t i = 0; i < s->dim; i++) rows_put(&g->dhidden, first + r, i, 0.0);
@@ -353,7 +394,7 @@ static slg_status carry_hidden(logit_source *s, source_grad *g, int64_t first, i
         int64_t n = s->cols - c < panel ? s->cols - c : panel;
         const float *w = weight_rows(s, c, n, &ldw);
         SLG_TRY(blas_sgemm(s->ctx, false, false, count, s->dim, n, 1.0f, s->logits + c, s->cols, w,
-                           ldw, c == 0 ? 0.0f : 1.0f, out, ld));
+                           ldw, c == 0 && !g->accumulate_input ? 0.0f : 1.0f, out, ld));
     }
     if (!g->dhidden_block) return SLG_OK;
     for (int64_t r = 0; r < count; r++)

@@ -18,7 +18,8 @@ typedef struct logit_source {
     double temperature;
     float softcap;             /* 0: none */
     const float *mask;         /* [cols] or NULL */
-    exp_arg arg;
+    rows row_temperature;      /* data NULL: none */
+    exp_arg arg;               /* of the temperature alone */
 
     /* The block of rows that is in scratch; fused only. Row r is at logits + (r - first) * cols. */
     int64_t block_rows;        /* the most that a block has: from the shape alone */
@@ -35,6 +36,9 @@ slg_status source_open(slg_ctx *ctx, const char *name, const slg_logits *given, 
 /* Takes scratch. All sources of a call need the same number of rows a block: source_block_rows. */
 int64_t source_block_rows(const logit_source *s);
 slg_status source_reserve(logit_source *s, int64_t block_rows);
+
+/* The temperature of a row. */
+double source_temperature(const logit_source *s, int64_t row);
 
 /* Makes rows [first, first + count) available. Does nothing where dense. */
 slg_status source_form(logit_source *s, int64_t first, int64_t count);
@@ -53,7 +57,8 @@ typedef struct source_grad {
     rows dlogits;          /* of a dense source; data NULL: none */
     rows dhidden, dweight; /* of a fused source; data NULL: none */
     rows dbias;
-    bool accumulate;
+    bool accumulate;       /* dweight, dbias */
+    bool accumulate_input; /* dlogits, dhidden */
     bool in_place;         /* dlogits is the source's memory */
     float *dhidden_block;
 } source_grad;

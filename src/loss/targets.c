@@ -208,10 +208,14 @@ double targets_weight(const target_set *t, int64_t row)
 bool targets_clash(const slg_targets *given, const slg_tensor *out)
 {
     slg_targets g = defaults;
+    slg_logits t;
+    slg_logits_init(&t, sizeof t);
     if (!given || !out) return false;
     options_read(NULL, "targets", given, &g, sizeof g);
-    const slg_tensor *in[] = { g.index, g.prob, g.row_weight, g.class_weight };
-    for (size_t i = 0; i < 4; i++)
+    if (g.teacher) options_read(NULL, "teacher", g.teacher, &t, sizeof t);
+    const slg_tensor *in[] = { g.index, g.prob, g.row_weight, g.class_weight, t.dense, t.hidden,
+                               t.weight, t.bias, t.mask, t.row_temperature };
+    for (size_t i = 0; i < sizeof in / sizeof *in; i++)
         if (in[i] && (tensor_clash(out, in[i]) || (out->data && out->data == in[i]->data)))
             return true;
     return false;

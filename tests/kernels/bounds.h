@@ -24,6 +24,9 @@
 #define BOUND_exp_emit 8.0         /* 6.9   6.6   6.5; with c: of |a exp| + |c| */
 #define BOUND_exp_emit_q 8.0       /* 6.4   5.5   5.4; of |a exp| + |b q| */
 #define BOUND_softmax_row 14.0     /* 9.5   9.7   8.0; the log-sum-exp as BOUND_lse */
+#define BOUND_lse_dot 13.0          /* 9.9  10.4   5.6; of sum p |v|, its square */
+#define BOUND_exp_emit2 8.0         /* 5.4   5.6   4.7; of |p| + |q| */
+#define BOUND_exp_emit_linear 10.0  /* 7.0   7.4   7.0; of |p| (|c| + |b v|) */
 #define BOUND_exp_store 14.0
 #define BOUND_log_emit 2.5         /* 1.92  1.92  1.92 */
 #define BOUND_softmax_bwd 2.5      /* 1.98  1.98  1.98; of |s y| (|dy| + |dot|) */

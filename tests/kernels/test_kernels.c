@@ -131,6 +131,8 @@ static exp_out out_of(const call *c)
     return e;
 }
 
+static const float q_factor = -1.75f;
+
 static int store_of(const call *c) { return c->variant % 2 ? STORE_STREAM : STORE_CACHED; }
 
 static void run_exp_emit(const kernel_table *k, call *c)
@@ -158,6 +160,128 @@ static void check_exp_emit(const call *c, worst_t *w) { check_emitted(c, w, 0, N
 
 SPEC(exp_emit, .variants = 14, .in = { F4 }, .out = { F4 }, .special = { NOT_ABOVE }, .alias = { 1 }, .prepare = logits);
 
+/* ---- Two rows ------------------------------------------------------------------------------ */
+
+static double other_of(const call *c, size_t i)
+{
+    return c->variant % 2 ? 0.75 : (double)in(c, 1)[i];
+}
+
+static void run_lse_dot(const kernel_table *k, call *c)
+{
+    const exp_arg arg = arg_of(c);
+    const float *y = c->variant % 2 ? NULL : in(c, 1);
+    lse_part p = LSE_EMPTY;
+    double dot[2] = { 0, 0 };
+    size_t piece = c->variant < 6 ? 0 : c->n / 3; /* a row may come in pieces */
+    k->lse_dot(piece, in(c, 0), y, 0.75f, &arg, &p, dot);
+    k->lse_dot(c->n - piece, in(c, 0) + piece, y ? y + piece : NULL, 0.75f, &arg, &p, dot);
+    c->got[0] = p.sum, c->got[1] = (double)p.ref, c->got[2] = dot[0], c->got[3] = dot[1];
+}
+
+static void check_lse_dot(const call *c, worst_t *w)
+{
+    const exp_arg arg = arg_of(c);
+    const float *x = in(c, 0), max = max_of(x, c->n);
+    if (has_nan(x, c->n)) {
+        note(w, 0, c->got[0], NAN, 1);
+        return;
+    }
+    if (fabs((double)max * (double)arg.log2e_t) > (double)EXP_LIMIT && max != -INFINITY) return;
+    if (max == -INFINITY) {
+        note(w, 0, c->got[0], 0, 1), note(w, 1, c->got[2], 0, 1);
+        return;
+    }
+    double sum = 0, first = 0, second = 0, size = 0;
+    for (size_t i = 0; i < c->n; i++) {
+        double p = x[i] == -INFINITY ? 0 : exp(reduced(c, x[i]) - reduced(c, max));
+        double v = p == 0 ? 0 : (double)x[i] - other_of(c, i);
+        sum += p, first += p * v, second += p * v * v, size += p * fabs(v);
+    }
+    note(w, 0, log(c->got[0]) + c->got[1] * arg.unit, lse_of(sum_of(c, x, reduced)), 1);
+    note(w, 1, c->got[2] / c->got[0], first / sum, size / sum + FLUSHED);
+    note(w, 2, c->got[3] / c->got[0], second / sum, second / sum + FLUSHED);
+}
+
+static const spec spec_lse_dot = {
+    .name = "lse_dot", .bound = BOUND_lse_dot, .variants = 12, .in = { F4, F4 },
+    .special = { NOT_ABOVE & ~A_NAN, ZEROS | TINY }, .prepare = logits, .run = run_lse_dot,
+    .check = check_lse_dot,
+};
+
+/* Of the second row, at its own place. */
+static exp_out second_of(const call *c)
+{
+    exp_out e = out_of(c);
+    float max = max_of(pristine[1], c->n);
+    e.a = -0.5f * e.a + 0.125f;
+    e.ref = isfinite(max) ? rintf((max - e.arg.pre) * e.arg.log2e_t) : 0.0f;
+    e.ref = fmaxf(fminf(e.ref, EXP_LIMIT), -EXP_LIMIT);
+    e.c = 0;
+    return e;
+}
+
+static double part_of(const call *c, const exp_out *e, float x)
+{
+    return x == -INFINITY ? 0 : (double)e->a * exp(reduced(c, x) - (double)e->ref * e->arg.unit);
+}
+
+static void run_exp_emit2(const kernel_table *k, call *c)
+{
+    exp_out ex = out_of(c);
+    const exp_out ey = second_of(c);
+    ex.c = 0;
+    k->exp_emit2(c->n, in(c, 0), &ex, in(c, 1), &ey, out(c, 0), store_of(c));
+}
+
+static void check_exp_emit2(const call *c, worst_t *w)
+{
+    const exp_out ex = out_of(c), ey = second_of(c);
+    double least = BOUND_zero * (fmax(1, fabs((double)ex.a)) + fmax(1, fabs((double)ey.a)));
+    for (size_t i = 0; i < c->n; i++) {
+        double p = part_of(c, &ex, in(c, 0)[i]), q = part_of(c, &ey, in(c, 1)[i]);
+        if (in(c, 0)[i] == -INFINITY)
+            note(w, i, (double)out(c, 0)[i], 0, 0);
+        else
+            note(w, i, (double)out(c, 0)[i], p + q, fabs(p) + fabs(q) + least * 0x1p24);
+    }
+}
+
+static const spec spec_exp_emit2 = {
+    .name = "exp_emit2", .bound = BOUND_exp_emit2, .variants = 14, .in = { F4, F4 }, .out = { F4 },
+    .special = { NOT_ABOVE, NOT_ABOVE }, .alias = { 3 }, .prepare = logits, .run = run_exp_emit2,
+    .check = check_exp_emit2,
+};
+
+static void run_exp_emit_linear(const kernel_table *k, call *c)
+{
+    const exp_out e = out_of(c);
+    const float *y = c->variant % 2 ? NULL : in(c, 1);
+    k->exp_emit_linear(c->n, in(c, 0), &e, q_factor, y, 0.75f, out(c, 0),
+                       c->variant % 4 < 2 ? STORE_CACHED : STORE_STREAM);
+}
+
+static void check_exp_emit_linear(const call *c, worst_t *w)
+{
+    const exp_out e = out_of(c);
+    double least = BOUND_zero * fmax(1, fabs((double)e.a));
+    for (size_t i = 0; i < c->n; i++) {
+        float x = in(c, 0)[i];
+        double p = part_of(c, &e, x), v = (double)x - other_of(c, i);
+        double line = (double)e.c + (double)q_factor * v, size = fabs((double)e.c) + fabs((double)q_factor * v);
+        if (x == -INFINITY || p == 0)
+            note(w, i, (double)out(c, 0)[i], 0, 0);
+        else if (fabs(p) >= least)
+            note(w, i, (double)out(c, 0)[i], p * line, fabs(p) * size + FLUSHED);
+    }
+}
+
+static const spec spec_exp_emit_linear = {
+    .name = "exp_emit_linear", .bound = BOUND_exp_emit_linear, .variants = 14, .in = { F4, F4 },
+    .out = { F4 }, .special = { NOT_ABOVE & ~A_NAN, ANY_FINITE }, .alias = { 3 }, .prepare = logits,
+    .run = run_exp_emit_linear, .check = check_exp_emit_linear,
+};
+
 /* One exp an element, kept with its sum: c->got[0]. */
 static void run_exp_store(const kernel_table *k, call *c)
 {
@@ -179,8 +303,6 @@ static void check_exp_store(const call *c, worst_t *w)
 }
 
 SPEC(exp_store, .variants = 14, .in = { F4 }, .out = { F4 }, .special = { NOT_ABOVE }, .alias = { 1 }, .prepare = logits);
-
-static const float q_factor = -1.75f;
 
 static void run_exp_emit_q(const kernel_table *k, call *c)
 {

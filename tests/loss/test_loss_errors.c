@@ -430,7 +430,7 @@ static void test_options(void **state)
     REFUSED(DENSE, SLG_ERR_RANGE, "softcap|1e-39", w.logits.softcap = 1e-39);
     REFUSED(DENSE, SLG_ERR_RANGE, "reduction|3", w.opts.reduction = 3);
     REFUSED(DENSE, SLG_ERR_RANGE, "reduction|-1", w.opts.reduction = -1);
-    REFUSED(FUSED, SLG_ERR_RANGE, "accumulate|2", w.grad.accumulate = 2);
+    REFUSED(FUSED, SLG_ERR_RANGE, "accumulate|4", w.grad.accumulate = 4);
     REFUSED(DENSE, SLG_ERR_RANGE, "accumulate|-1", w.grad.accumulate = -1);
 }
 
