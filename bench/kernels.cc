@@ -101,6 +101,25 @@ void run_exp_emit_q(const kernels &k, buffers &b)
 {
     k.exp_emit_q(b.n, b.x, &b.out, -0.5f, b.p, b.y, store(b));
 }
+void run_exp_store(const kernels &k, buffers &b)
+{
+    benchmark::DoNotOptimize(k.exp_store(b.n, b.x, &b.arg, b.out.ref, b.y));
+}
+void run_lse_dot(const kernels &k, buffers &b)
+{
+    lse_part part = { 0.0, -INFINITY, -INFINITY };
+    double dot[2] = { 0.0, 0.0 };
+    k.lse_dot(b.n, b.x, b.g, 0.0f, &b.arg, &part, dot);
+    benchmark::DoNotOptimize(dot);
+}
+void run_exp_emit2(const kernels &k, buffers &b)
+{
+    k.exp_emit2(b.n, b.x, &b.out, b.g, &b.out, b.y, store(b));
+}
+void run_exp_emit_linear(const kernels &k, buffers &b)
+{
+    k.exp_emit_linear(b.n, b.x, &b.out, -0.5f, b.g, 0.0f, b.y, store(b));
+}
 void run_log_emit(const kernels &k, buffers &b)
 {
     const log_arg a = { 1.0f, 0.0f, 10.0f, 1e-7f, 0.0f };
@@ -149,8 +168,8 @@ void run_target_mix(const kernels &k, buffers &b)
 {
     k.target_mix(b.n, b.x, b.p, 0.9f, 1e-4f, nullptr, b.y);
 }
-void run_softcap(const kernels &k, buffers &b) { k.softcap(b.n, b.x, 30.0f, b.y); }
-void run_softcap_bwd(const kernels &k, buffers &b) { k.softcap_bwd(b.n, b.x, b.g, 30.0f, b.y); }
+void run_softcap(const kernels &k, buffers &b) { k.softcap(b.n, b.x, 30.0f, b.y, b.z); }
+void run_mul(const kernels &k, buffers &b) { k.mul(b.n, b.p, b.y); }
 void run_mask(const kernels &k, buffers &b) { k.mask(b.n, b.x, b.p, b.y); }
 void run_scale(const kernels &k, buffers &b) { k.scale(b.n, b.x, 0.5f, b.y); }
 void run_add(const kernels &k, buffers &b) { k.add(b.n, b.g, b.y); }

@@ -109,27 +109,34 @@ typedef struct call {
 } call;
 
 enum special { /* values that an input may hold */
-    MINUS_INF = 1, A_NAN = 2, PLUS_INF = 4, ZEROS = 8, TINY = 16, HUGE_UP = 32, HUGE_DOWN = 64,
-    ANY_VALUE = 127,
-    ANY_FINITE = ANY_VALUE & ~(MINUS_INF | PLUS_INF),
-    NOT_ABOVE = MINUS_INF | A_NAN | ZEROS | TINY | HUGE_DOWN
+               MINUS_INF = 1,
+               A_NAN = 2,
+               PLUS_INF = 4,
+               ZEROS = 8,
+               TINY = 16,
+               HUGE_UP = 32,
+               HUGE_DOWN = 64,
+               ANY_VALUE = 127,
+               ANY_FINITE = ANY_VALUE & ~(MINUS_INF | PLUS_INF),
+               NOT_ABOVE = MINUS_INF | A_NAN | ZEROS | TINY | HUGE_DOWN
 };
 
 typedef struct spec {
     const char *name;
-    double bound;                   /* in u, of bounds.h */
+    double bound; /* in u, of bounds.h */
     int variants;
     size_t in[MAX_IN], out[MAX_OUT]; /* bytes of an element; 0: no such array */
-    int update;                     /* so many of the outputs start as copies of the inputs */
-    unsigned special[MAX_IN];       /* which special values each input may hold */
-    unsigned alias[2];              /* which inputs output 0, and 1, may be: bit i for input i */
+    int update;                      /* so many of the outputs start as copies of the inputs */
+    unsigned special[MAX_IN];        /* which special values each input may hold */
+    unsigned alias[2]; /* which inputs output 0, and 1, may be: bit i for input i */
     void (*prepare)(const call *c); /* puts inputs into their domain; NULL: normal, sd 3 */
     void (*run)(const kernel_table *k, call *c);
-    void (*check)(const call *c, worst_t *w); /* c->in as before the call, c->out and got after */
+    void (*check)(const call *c,
+                  worst_t *w); /* c->in as before the call, c->out and got after */
 } spec;
 
 static const float special_values[][2] = {
-    { -INFINITY, -INFINITY }, { NAN, -NAN }, { INFINITY, INFINITY }, { 0.0f, -0.0f },
+    { -INFINITY, -INFINITY }, { NAN, -NAN },      { INFINITY, INFINITY }, { 0.0f, -0.0f },
     { 1e-40f, -1e-45f },      { 1e38f, 3.4e38f }, { -1e38f, -3.4e38f },
 };
 
@@ -154,8 +161,7 @@ static void new_inputs(const spec *s, size_t n, int variant)
 
 static void run_it(const spec *s, const kernel_table *k, call *c)
 {
-    for (int j = 0; j < s->update; j++)
-        memcpy(c->out[j], pristine[j], c->n * s->out[j]);
+    for (int j = 0; j < s->update; j++) memcpy(c->out[j], pristine[j], c->n * s->out[j]);
     fp_mode mode = fp_enter();
     s->run(k, c);
     fp_leave(mode);
@@ -172,8 +178,9 @@ static void judge(const spec *s, call *c, worst_t *w, const char *what, int a, i
         snprintf(w->what, sizeof w->what, what, a, b);
     }
     if (!(w->u <= s->bound))
-        fail_msg("%s, variant %d, n %zu, %s: element %zu is %.9g, should be %.9g: %.4g u, bound %g",
-                 s->name, w->variant, w->n, w->what, w->i, w->got, w->want, w->u, s->bound);
+        fail_msg(
+            "%s, variant %d, n %zu, %s: element %zu is %.9g, should be %.9g: %.4g u, bound %g",
+            s->name, w->variant, w->n, w->what, w->i, w->got, w->want, w->u, s->bound);
 }
 
 static void guarded(const spec *s, const kernel_table *k, size_t n, int variant, worst_t *w)
@@ -220,7 +227,8 @@ static void placed(const spec *s, const kernel_table *k, size_t n, int variant, 
     }
     for (int j = 0; j < MAX_OUT; j++)
         if (s->out[j])
-            c.out[j] = (char *)area[MAX_IN + j] + (size_t)((offset * 7 + 3 * j) % 16 + 16) * s->out[j];
+            c.out[j] =
+                (char *)area[MAX_IN + j] + (size_t)((offset * 7 + 3 * j) % 16 + 16) * s->out[j];
     if (alias >= 0) c.out[which] = c.in[alias];
     void *out[MAX_OUT];
     memcpy(out, c.out, sizeof out);
@@ -232,8 +240,8 @@ static void placed(const spec *s, const kernel_table *k, size_t n, int variant, 
         if (alias >= 0 && j == which) row = (void *)area[alias];
         for (const unsigned char *q = row; q < row + used; q++)
             if ((q < p || q >= p + n * s->out[j]) && *q != 0x6E)
-                fail_msg("%s, variant %d, n %zu, %s: wrote at byte %td", s->name, variant, n, what,
-                         q - p);
+                fail_msg("%s, variant %d, n %zu, %s: wrote at byte %td", s->name, variant, n,
+                         what, q - p);
     }
 }
 

@@ -20,8 +20,8 @@ static double value_of(uint32_t h, int exponent_bits, int fraction_bits)
     const int bias = (1 << (exponent_bits - 1)) - 1, top = (1 << exponent_bits) - 1;
     int e = (int)(h >> fraction_bits) & top, f = (int)h & ((1 << fraction_bits) - 1);
     double x = e == top ? (f ? NAN : INFINITY)
-             : e ? ldexp((1 << fraction_bits) + f, e - bias - fraction_bits)
-                 : ldexp(f, 1 - bias - fraction_bits);
+               : e      ? ldexp((1 << fraction_bits) + f, e - bias - fraction_bits)
+                        : ldexp(f, 1 - bias - fraction_bits);
     return h >> (exponent_bits + fraction_bits) & 1 ? -x : x;
 }
 
@@ -32,10 +32,22 @@ typedef struct format {
     void (*(*narrow)(const kernel_table *k))(size_t, const float *, uint16_t *);
 } format;
 
-static void (*widen_bf16(const kernel_table *k))(size_t, const uint16_t *, float *) { return k->widen_bf16; }
-static void (*widen_f16(const kernel_table *k))(size_t, const uint16_t *, float *) { return k->widen_f16; }
-static void (*narrow_bf16(const kernel_table *k))(size_t, const float *, uint16_t *) { return k->narrow_bf16; }
-static void (*narrow_f16(const kernel_table *k))(size_t, const float *, uint16_t *) { return k->narrow_f16; }
+static void (*widen_bf16(const kernel_table *k))(size_t, const uint16_t *, float *)
+{
+    return k->widen_bf16;
+}
+static void (*widen_f16(const kernel_table *k))(size_t, const uint16_t *, float *)
+{
+    return k->widen_f16;
+}
+static void (*narrow_bf16(const kernel_table *k))(size_t, const float *, uint16_t *)
+{
+    return k->narrow_bf16;
+}
+static void (*narrow_f16(const kernel_table *k))(size_t, const float *, uint16_t *)
+{
+    return k->narrow_f16;
+}
 
 static const format bf16 = { 8, 7, 0x7F80, widen_bf16, narrow_bf16 };
 static const format f16 = { 5, 10, 0x7C00, widen_f16, narrow_f16 };
@@ -79,7 +91,8 @@ static void wrong(uint32_t h, uint16_t want)
 
 /* wide[h] = what lies `steps` floats from value h (half_way: from the midpoint to the value after),
    which must round to h plus `up` where it is finite. */
-static void narrow_all(const kernel_table *k, const format *f, bool flush, bool half_way, int steps)
+static void narrow_all(const kernel_table *k, const format *f, bool flush, bool half_way,
+                       int steps)
 {
     for (uint32_t h = 0; h < ALL; h++) {
         double low = value(f, h), high = value(f, (uint16_t)(h + 1));
@@ -115,15 +128,17 @@ static void check(const kernel_table *k, const format *f)
             for (int steps = -1; steps <= 1; steps++) narrow_all(k, f, flush, half_way, steps);
     }
     /* Far beyond, infinite, and every kind of NaN. */
-    const uint32_t odd[] = { 0x7F7FFFFF, 0x7F800000, 0x7FC00000, 0x7F800001, 0x7FFFFFFF, 0x7F8FFFFF };
+    const uint32_t odd[] = { 0x7F7FFFFF, 0x7F800000, 0x7FC00000,
+                             0x7F800001, 0x7FFFFFFF, 0x7F8FFFFF };
     const double largest = value(f, f->infinity - 1u);
     for (uint32_t h = 0; h < ALL; h++)
         wide[h] = float_of(odd[h % COUNT(odd)] | (h & 1024) << 21);
     narrow(k, f, true);
     for (uint32_t h = 0; h < ALL; h++) {
         double got = value(f, half[h]), x = (double)wide[h];
-        if (isnan(x) ? !isnan(got) : fabs(x) > 1.01 * largest || isinf(x) ? got != copysign(INFINITY, x)
-                                                                          : fabs(got) != INFINITY)
+        if (isnan(x)                               ? !isnan(got)
+            : fabs(x) > 1.01 * largest || isinf(x) ? got != copysign(INFINITY, x)
+                                                   : fabs(got) != INFINITY)
             wrong(h, f->infinity);
     }
 }
@@ -162,10 +177,15 @@ static void test_isas_agree(void **state)
 int main(void)
 {
     static int32_t levels[] = { SLG_ISA_PORTABLE, SLG_ISA_AVX2, SLG_ISA_AVX512 };
-#define AT(f, i, level) { #f " " level, f, NULL, NULL, &levels[i] }
+#define AT(f, i, level)                                                                        \
+    {                                                                                          \
+#f " " level, f, NULL, NULL, &levels[i]                                                \
+    }
 #define EACH(f) AT(f, 0, "portable"), AT(f, 1, "avx2"), AT(f, 2, "avx512")
     const struct CMUnitTest tests[] = {
-        EACH(test_bf16), EACH(test_f16), cmocka_unit_test(test_isas_agree),
+        EACH(test_bf16),
+        EACH(test_f16),
+        cmocka_unit_test(test_isas_agree),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -36,8 +36,8 @@ static float x[N], y[N], m[N];
 /* ---- exp --------------------------------------------------------------------------------- */
 
 /* a exp((v - pre) / T) 2^-ref of a block of neighbours; the reference is that of the largest. */
-static void exp_block(const kernel_table *k, size_t n, double t, float pre, float a, double *far,
-                      double *near)
+static void exp_block(const kernel_table *k, size_t n, double t, float pre, float a,
+                      double *far, double *near)
 {
     exp_out e = { .arg = exp_arg_of(t, pre), .a = a };
     float top = fmaxf(x[0], x[n - 1]);
@@ -48,13 +48,14 @@ static void exp_block(const kernel_table *k, size_t n, double t, float pre, floa
     const double shift = (double)e.ref * e.arg.unit, inv = 1 / t, factor = (double)a;
     const double zero = BOUND_zero * fmax(1, fabs(factor));
     for (size_t i = 0; i < n; i++) {
-        double z = (double)(x[i] - pre) * inv - shift, want = factor * exp(z), got = (double)y[i];
+        double z = (double)(x[i] - pre) * inv - shift, want = factor * exp(z),
+               got = (double)y[i];
         if (fabs(want) < zero && got == 0) continue;
         double u = error_u(got, want, fabs(want)), *worst = z > -20 ? near : far;
         if (u > *worst) *worst = u;
         if (!(u <= BOUND_exp))
-            fail_msg("exp(%a) T %g pre %g a %g ref %g is %a, should be %a: %g u", (double)x[i], t,
-                     (double)pre, factor, (double)e.ref, got, want, u);
+            fail_msg("exp(%a) T %g pre %g a %g ref %g is %a, should be %a: %g u", (double)x[i],
+                     t, (double)pre, factor, (double)e.ref, got, want, u);
     }
 }
 
@@ -68,8 +69,8 @@ static void sweep(const kernel_table *k, uint32_t stride, double t, float pre, f
             size_t n = next_floats(x, &bits, stride, (float)sign, limit);
             exp_block(k, n, t, pre, a, &far, &near);
         }
-    print_message("exp %-8s T %-6g pre %-4g a %-8.3g %.3f u within e^20, %.3f u of %g\n", isa, t,
-                  (double)pre, (double)a, near, fmax(near, far), BOUND_exp);
+    print_message("exp %-8s T %-6g pre %-4g a %-8.3g %.3f u within e^20, %.3f u of %g\n", isa,
+                  t, (double)pre, (double)a, near, fmax(near, far), BOUND_exp);
     assert_true(near <= BOUND_exp_near);
 }
 
@@ -78,8 +79,11 @@ static void test_exp(void **state)
     const int32_t isa = *(const int32_t *)*state;
     const kernel_table k = kernels_at(isa);
     sweep(&k, 37, 1, 0, 1, isa_names[isa]);
-    static const struct { double t; float pre, a; } more[] = {
-        { 1, 0, 1.0f / 3 }, { 1, 0, -1e-6f }, { 1, 0, 1e6f }, { 1, 1.5f, 1 }, { 0.7, 0, 1 },
+    static const struct {
+        double t;
+        float pre, a;
+    } more[] = {
+        { 1, 0, 1.0f / 3 }, { 1, 0, -1e-6f }, { 1, 0, 1e6f }, { 1, 1.5f, 1 },  { 0.7, 0, 1 },
         { 7, 0, 0.6f },     { 100, 3, 1 },    { 0.03, 0, 1 }, { 1e-20, 0, 1 }, { 1e20, 0, 1 },
     };
     for (size_t i = 0; i < COUNT(more); i++)
@@ -147,8 +151,13 @@ static void test_ext_exp(void **state)
 {
     const int32_t isa = *(const int32_t *)*state;
     const kernel_table k = kernels_at(isa);
-    static const struct { float from, to; uint32_t stride; double bound; } part[] = {
-        { 0, 1000, 97, BOUND_ext_exp_ulp }, { 1000, 1e6f, 997, BOUND_ext_exp_far },
+    static const struct {
+        float from, to;
+        uint32_t stride;
+        double bound;
+    } part[] = {
+        { 0, 1000, 97, BOUND_ext_exp_ulp },
+        { 1000, 1e6f, 997, BOUND_ext_exp_far },
         { 1e6f, 0x1p21f, 9973, 2 * BOUND_ext_exp_far },
     };
     for (size_t p = 0; p < COUNT(part); p++) {
@@ -166,9 +175,11 @@ static void test_ext_exp(void **state)
     for (size_t i = 0; i < COUNT(some); i++) x[i] = some[i];
     ext_block(&k, COUNT(some));
     assert_true(m[5] == 1 && y[5] == 0 && m[6] == 1 && y[6] == 0 && m[7] == 1 && y[7] == 0);
-    x[0] = 0x1p21f, x[1] = 3e38f, x[2] = INFINITY, x[3] = -0x1p21f, x[4] = -3e38f, x[5] = -INFINITY;
+    x[0] = 0x1p21f, x[1] = 3e38f, x[2] = INFINITY, x[3] = -0x1p21f, x[4] = -3e38f,
+    x[5] = -INFINITY;
     k.ext_exp(6, x, m, y);
-    assert_true(fabsf(y[0] - 3025551.0f) <= 1 && y[3] == -y[0]); /* 2^21 log2(e), rounded twice */
+    assert_true(fabsf(y[0] - 3025551.0f) <= 1 &&
+                y[3] == -y[0]); /* 2^21 log2(e), rounded twice */
     for (int i = 1; i < 3; i++) assert_true(m[i] == m[0] && y[i] == y[0]);
     for (int i = 4; i < 6; i++) assert_true(m[i] == m[3] && y[i] == y[3]);
 }
@@ -198,10 +209,16 @@ static void test_softcap(void **state)
 int main(void)
 {
     static int32_t levels[] = { SLG_ISA_PORTABLE, SLG_ISA_AVX2, SLG_ISA_AVX512 };
-#define AT(f, i, level) { #f " " level, f, NULL, NULL, &levels[i] }
+#define AT(f, i, level)                                                                        \
+    {                                                                                          \
+#f " " level, f, NULL, NULL, &levels[i]                                                \
+    }
 #define EACH(f) AT(f, 0, "portable"), AT(f, 1, "avx2"), AT(f, 2, "avx512")
     const struct CMUnitTest tests[] = {
-        EACH(test_exp), EACH(test_underflow), EACH(test_ext_exp), EACH(test_softcap),
+        EACH(test_exp),
+        EACH(test_underflow),
+        EACH(test_ext_exp),
+        EACH(test_softcap),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -11,7 +11,7 @@ enum { F4 = sizeof(float), F2 = sizeof(uint16_t) };
 #define FLUSHED 0x1p-101
 
 #define SPEC(kernel, ...) SPEC_OF(kernel, __VA_ARGS__)
-#define SPEC_OF(kernel, ...)                                                                      \
+#define SPEC_OF(kernel, ...)                                                                   \
     static const spec spec_##kernel = { .name = #kernel,                                       \
                                         .bound = BOUND_##kernel,                               \
                                         .run = run_##kernel,                                   \
@@ -40,7 +40,9 @@ static float max_of(const float *x, size_t n)
 typedef double (*argument)(const call *c, float x);
 
 /* sum exp(z(x)) = sum * exp(top), for a maximum that is finite */
-typedef struct row_sum { double top, sum; } row_sum;
+typedef struct row_sum {
+    double top, sum;
+} row_sum;
 
 static row_sum sum_of(const call *c, const float *x, argument z)
 {
@@ -54,7 +56,10 @@ static double lse_of(row_sum s) { return s.top + log(s.sum); }
 /* ---- The exponential --------------------------------------------------------------------- */
 
 /* Temperatures and `pre` of the variants. */
-static const struct { double t; float pre; } args[] = {
+static const struct {
+    double t;
+    float pre;
+} args[] = {
     { 1, 0 }, { 0.7, 0 }, { 7, 50 }, { 0.03, 0 }, { 100, -3 }, { 1, 2.5f },
 };
 
@@ -99,10 +104,12 @@ static void check_part(const call *c, worst_t *w, const exp_arg *arg)
     if (has_nan(x, c->n)) {
         note(w, 0, sum, NAN, 1);
     } else if (max == -INFINITY) {
-        note(w, 0, sum, 0, 1), note(w, 1, ref, -INFINITY, 1), note(w, 2, c->got[2], -INFINITY, 1);
+        note(w, 0, sum, 0, 1), note(w, 1, ref, -INFINITY, 1),
+            note(w, 2, c->got[2], -INFINITY, 1);
     } else if (fabs((double)max * (double)arg->log2e_t) > (double)EXP_LIMIT) {
         /* To be seen by row_settle. */
-        bool seen = !isfinite(sum) || fabs(c->got[2] * (double)arg->log2e_t) > (double)EXP_LIMIT;
+        bool seen =
+            !isfinite(sum) || fabs(c->got[2] * (double)arg->log2e_t) > (double)EXP_LIMIT;
         note(w, 0, seen, 1, 1);
     } else {
         note(w, 0, log(sum) + ref * arg->unit, lse_of(sum_of(c, x, reduced)), 1);
@@ -151,14 +158,16 @@ static void check_emitted(const call *c, worst_t *w, float b, const float *q)
         double zero = BOUND_zero * fmax(1, fabs((double)e.a)); /* what may be 0 */
         if (x == -INFINITY)
             note(w, i, (double)out(c, 0)[i], 0, 0);
-        else if (fabs(p) >= zero || fabs((double)out(c, 0)[i] - add) > fabs(add) * 0x1p-24 + FLT_MIN)
+        else if (fabs(p) >= zero ||
+                 fabs((double)out(c, 0)[i] - add) > fabs(add) * 0x1p-24 + FLT_MIN)
             note(w, i, (double)out(c, 0)[i], p + add, fabs(p) + fabs(add) + (q ? FLUSHED : 0));
     }
 }
 
 static void check_exp_emit(const call *c, worst_t *w) { check_emitted(c, w, 0, NULL); }
 
-SPEC(exp_emit, .variants = 14, .in = { F4 }, .out = { F4 }, .special = { NOT_ABOVE }, .alias = { 1 }, .prepare = logits);
+SPEC(exp_emit, .variants = 14, .in = { F4 }, .out = { F4 }, .special = { NOT_ABOVE },
+     .alias = { 1 }, .prepare = logits);
 
 /* ---- Two rows ------------------------------------------------------------------------------ */
 
@@ -204,8 +213,13 @@ static void check_lse_dot(const call *c, worst_t *w)
 }
 
 static const spec spec_lse_dot = {
-    .name = "lse_dot", .bound = BOUND_lse_dot, .variants = 12, .in = { F4, F4 },
-    .special = { NOT_ABOVE & ~A_NAN, ZEROS | TINY }, .prepare = logits, .run = run_lse_dot,
+    .name = "lse_dot",
+    .bound = BOUND_lse_dot,
+    .variants = 12,
+    .in = { F4, F4 },
+    .special = { NOT_ABOVE & ~A_NAN, ZEROS | TINY },
+    .prepare = logits,
+    .run = run_lse_dot,
     .check = check_lse_dot,
 };
 
@@ -223,7 +237,8 @@ static exp_out second_of(const call *c)
 
 static double part_of(const call *c, const exp_out *e, float x)
 {
-    return x == -INFINITY ? 0 : (double)e->a * exp(reduced(c, x) - (double)e->ref * e->arg.unit);
+    return x == -INFINITY ? 0
+                          : (double)e->a * exp(reduced(c, x) - (double)e->ref * e->arg.unit);
 }
 
 static void run_exp_emit2(const kernel_table *k, call *c)
@@ -248,8 +263,15 @@ static void check_exp_emit2(const call *c, worst_t *w)
 }
 
 static const spec spec_exp_emit2 = {
-    .name = "exp_emit2", .bound = BOUND_exp_emit2, .variants = 14, .in = { F4, F4 }, .out = { F4 },
-    .special = { NOT_ABOVE, NOT_ABOVE }, .alias = { 3 }, .prepare = logits, .run = run_exp_emit2,
+    .name = "exp_emit2",
+    .bound = BOUND_exp_emit2,
+    .variants = 14,
+    .in = { F4, F4 },
+    .out = { F4 },
+    .special = { NOT_ABOVE, NOT_ABOVE },
+    .alias = { 3 },
+    .prepare = logits,
+    .run = run_exp_emit2,
     .check = check_exp_emit2,
 };
 
@@ -268,7 +290,8 @@ static void check_exp_emit_linear(const call *c, worst_t *w)
     for (size_t i = 0; i < c->n; i++) {
         float x = in(c, 0)[i];
         double p = part_of(c, &e, x), v = (double)x - other_of(c, i);
-        double line = (double)e.c + (double)q_factor * v, size = fabs((double)e.c) + fabs((double)q_factor * v);
+        double line = (double)e.c + (double)q_factor * v,
+               size = fabs((double)e.c) + fabs((double)q_factor * v);
         if (x == -INFINITY || p == 0)
             note(w, i, (double)out(c, 0)[i], 0, 0);
         else if (fabs(p) >= least)
@@ -277,9 +300,16 @@ static void check_exp_emit_linear(const call *c, worst_t *w)
 }
 
 static const spec spec_exp_emit_linear = {
-    .name = "exp_emit_linear", .bound = BOUND_exp_emit_linear, .variants = 14, .in = { F4, F4 },
-    .out = { F4 }, .special = { NOT_ABOVE & ~A_NAN, ANY_FINITE }, .alias = { 3 }, .prepare = logits,
-    .run = run_exp_emit_linear, .check = check_exp_emit_linear,
+    .name = "exp_emit_linear",
+    .bound = BOUND_exp_emit_linear,
+    .variants = 14,
+    .in = { F4, F4 },
+    .out = { F4 },
+    .special = { NOT_ABOVE & ~A_NAN, ANY_FINITE },
+    .alias = { 3 },
+    .prepare = logits,
+    .run = run_exp_emit_linear,
+    .check = check_exp_emit_linear,
 };
 
 /* One exp an element, kept with its sum: c->got[0]. */
@@ -302,7 +332,8 @@ static void check_exp_store(const call *c, worst_t *w)
     note(w, c->n, c->got[0], sum, sum + FLUSHED);
 }
 
-SPEC(exp_store, .variants = 14, .in = { F4 }, .out = { F4 }, .special = { NOT_ABOVE }, .alias = { 1 }, .prepare = logits);
+SPEC(exp_store, .variants = 14, .in = { F4 }, .out = { F4 }, .special = { NOT_ABOVE },
+     .alias = { 1 }, .prepare = logits);
 
 static void run_exp_emit_q(const kernel_table *k, call *c)
 {
@@ -310,9 +341,13 @@ static void run_exp_emit_q(const kernel_table *k, call *c)
     k->exp_emit_q(c->n, in(c, 0), &e, q_factor, in(c, 1), out(c, 0), store_of(c));
 }
 
-static void check_exp_emit_q(const call *c, worst_t *w) { check_emitted(c, w, q_factor, in(c, 1)); }
+static void check_exp_emit_q(const call *c, worst_t *w)
+{
+    check_emitted(c, w, q_factor, in(c, 1));
+}
 
-SPEC(exp_emit_q, .variants = 12, .in = { F4, F4 }, .out = { F4 }, .special = { NOT_ABOVE, ANY_VALUE }, .alias = { 3 }, .prepare = logits);
+SPEC(exp_emit_q, .variants = 12, .in = { F4, F4 }, .out = { F4 },
+     .special = { NOT_ABOVE, ANY_VALUE }, .alias = { 3 }, .prepare = logits);
 
 /* ---- Rows at once ------------------------------------------------------------------------ */
 
@@ -336,22 +371,20 @@ static void check_softmax_row(const call *c, worst_t *w)
 {
     const exp_arg arg = arg_of(c);
     const float *x = in(c, 0), max = max_of(x, c->n);
-    bool ordinary = c->n > 0 && !has_nan(x, c->n) && arg.pre == 0
-                 && fabs((double)max * (double)arg.log2e_t) <= (double)EXP_LIMIT;
+    bool ordinary = c->n > 0 && !has_nan(x, c->n) && arg.pre == 0 &&
+                    fabs((double)max * (double)arg.log2e_t) <= (double)EXP_LIMIT;
     note(w, 0, c->got[3], ordinary, 0);
     if (!ordinary) return;
     check_part(c, w, &arg);
     check_softmax(c, w, reduced, sum_of(c, x, reduced));
 }
 
-SPEC(softmax_row, .variants = 5, .in = { F4 }, .out = { F4 }, .special = { ANY_VALUE }, .alias = { 1 }, .prepare = logits);
+SPEC(softmax_row, .variants = 5, .in = { F4 }, .out = { F4 }, .special = { ANY_VALUE },
+     .alias = { 1 }, .prepare = logits);
 
 static const double factors[] = { 1, 1 / 0.7, 1 / 7.0 };
 
-static double scaled(const call *c, float x)
-{
-    return (double)x * factors[c->variant];
-}
+static double scaled(const call *c, float x) { return (double)x * factors[c->variant]; }
 
 static void check_named(const call *c, worst_t *w, bool two_pass)
 {
@@ -359,8 +392,8 @@ static void check_named(const call *c, worst_t *w, bool two_pass)
     const double factor = factors[c->variant];
     const bool nan = has_nan(x, c->n);
     if (!c->got[0]) { /* it need not refuse a maximum just below its limit */
-        bool may = c->n == 0 || nan || !isfinite(max)
-                || (two_pass && fabs((double)max * factor) > 0x1p21 - 256);
+        bool may = c->n == 0 || nan || !isfinite(max) ||
+                   (two_pass && fabs((double)max * factor) > 0x1p21 - 256);
         note(w, 0, may, 1, 0);
         return;
     }
@@ -374,14 +407,14 @@ static void check_named(const call *c, worst_t *w, bool two_pass)
     note(w, c->n, c->got[1], lse_of(s), 1 + fabs(lse_of(s)) * 0x1p-20);
 }
 
-#define NAMED(kernel, two)                                                                           \
-    static void run_##kernel(const kernel_table *k, call *c)                                       \
-    {                                                                                              \
-        c->got[0] = k->kernel(c->n, in(c, 0), factors[c->variant], out(c, 0), &c->got[1]);         \
-    }                                                                                              \
-    static void check_##kernel(const call *c, worst_t *w) { check_named(c, w, two); }                \
-    SPEC(kernel, .variants = 3, .in = { F4 }, .out = { F4 }, .special = { ANY_VALUE }, .alias = { 1 }, \
-         .prepare = logits);
+#define NAMED(kernel, two)                                                                     \
+    static void run_##kernel(const kernel_table *k, call *c)                                   \
+    {                                                                                          \
+        c->got[0] = k->kernel(c->n, in(c, 0), factors[c->variant], out(c, 0), &c->got[1]);     \
+    }                                                                                          \
+    static void check_##kernel(const call *c, worst_t *w) { check_named(c, w, two); }          \
+    SPEC(kernel, .variants = 3, .in = { F4 }, .out = { F4 }, .special = { ANY_VALUE },         \
+         .alias = { 1 }, .prepare = logits);
 
 NAMED(softmax_two_pass, true)
 NAMED(softmax_recompute, false)
@@ -409,12 +442,19 @@ static void check_ext_exp(const call *c, worst_t *w)
     }
 }
 
-SPEC(ext_exp, .variants = 3, .in = { F4 }, .out = { F4, F4 }, .special = { ANY_VALUE }, .alias = { 1, 1 }, .prepare = logits);
+SPEC(ext_exp, .variants = 3, .in = { F4 }, .out = { F4, F4 }, .special = { ANY_VALUE },
+     .alias = { 1, 1 }, .prepare = logits);
 
 static log_arg log_arg_of(const call *c)
 {
-    static const struct { double s, lse; float pre; } v[] = {
-        { 1, 4.25, 0 }, { 1 / 0.7, -3.1, 0 }, { 1 / 7.0, 1e4 / 3, 50 }, { 1e20, 1e21, 0 },
+    static const struct {
+        double s, lse;
+        float pre;
+    } v[] = {
+        { 1, 4.25, 0 },
+        { 1 / 0.7, -3.1, 0 },
+        { 1 / 7.0, 1e4 / 3, 50 },
+        { 1e20, 1e21, 0 },
     };
     const double s = v[c->variant / 2].s, lse = v[c->variant / 2].lse;
     log_arg a = { .s_hi = (float)s, .lse_hi = (float)lse, .pre = v[c->variant / 2].pre };
@@ -436,15 +476,20 @@ static void check_log_emit(const call *c, worst_t *w)
         const double x = (double)(in(c, 0)[i] * a.unit - a.pre);
         const double z = x * ((double)a.s_hi + (double)a.s_lo);
         const double lse = (double)a.lse_hi + (double)a.lse_lo;
-        note(w, i, (double)out(c, 0)[i], z - lse, fabs(z - lse) + (fabs(z) + fabs(lse)) * 0x1p-24);
+        note(w, i, (double)out(c, 0)[i], z - lse,
+             fabs(z - lse) + (fabs(z) + fabs(lse)) * 0x1p-24);
     }
 }
 
-SPEC(log_emit, .variants = 8, .in = { F4 }, .out = { F4 }, .special = { MINUS_INF | A_NAN | ZEROS | TINY | HUGE_DOWN }, .alias = { 1 }, .prepare = logits);
+SPEC(log_emit, .variants = 8, .in = { F4 }, .out = { F4 },
+     .special = { MINUS_INF | A_NAN | ZEROS | TINY | HUGE_DOWN }, .alias = { 1 },
+     .prepare = logits);
 
 /* ---- Gradients --------------------------------------------------------------------------- */
 
-static const float slopes[][2] = { { 1.0f, 0.75f }, { 0.125f, -2.5f }, { 30.0f, 0.0f } }; /* s, d */
+static const float slopes[][2] = { { 1.0f, 0.75f },
+                                   { 0.125f, -2.5f },
+                                   { 30.0f, 0.0f } }; /* s, d */
 
 /* Probabilities, some 0, in input 0; or their logarithms, some -inf. */
 static void probabilities(const call *c)
@@ -457,7 +502,8 @@ static void probabilities(const call *c)
 static void log_probabilities(const call *c)
 {
     float *y = c->in[0];
-    for (size_t i = 0; i < c->n; i++) y[i] = i % 4 == 2 ? -INFINITY : (float)(50 * log(uniform()));
+    for (size_t i = 0; i < c->n; i++)
+        y[i] = i % 4 == 2 ? -INFINITY : (float)(50 * log(uniform()));
 }
 
 static void run_softmax_bwd(const kernel_table *k, call *c)
@@ -476,7 +522,8 @@ static void check_softmax_bwd(const call *c, worst_t *w)
     }
 }
 
-SPEC(softmax_bwd, .variants = 3, .in = { F4, F4 }, .out = { F4 }, .special = { A_NAN | ZEROS, ANY_VALUE }, .alias = { 3 }, .prepare = probabilities);
+SPEC(softmax_bwd, .variants = 3, .in = { F4, F4 }, .out = { F4 },
+     .special = { A_NAN | ZEROS, ANY_VALUE }, .alias = { 3 }, .prepare = probabilities);
 
 static void run_log_softmax_bwd(const kernel_table *k, call *c)
 {
@@ -490,15 +537,20 @@ static void check_log_softmax_bwd(const call *c, worst_t *w)
     for (size_t i = 0; i < c->n; i++) {
         const double y = (double)in(c, 0)[i], dy = (double)in(c, 1)[i], p = exp(y) * sum;
         double want = y == -INFINITY ? 0 : s * (dy - p);
-        note(w, i, (double)out(c, 0)[i], isnan(y) ? NAN : want, fabs(s) * (fabs(dy) + fabs(p) + FLUSHED));
+        note(w, i, (double)out(c, 0)[i], isnan(y) ? NAN : want,
+             fabs(s) * (fabs(dy) + fabs(p) + FLUSHED));
     }
 }
 
-SPEC(log_softmax_bwd, .variants = 3, .in = { F4, F4 }, .out = { F4 }, .special = { NOT_ABOVE, ANY_VALUE }, .alias = { 3 }, .prepare = log_probabilities);
+SPEC(log_softmax_bwd, .variants = 3, .in = { F4, F4 }, .out = { F4 },
+     .special = { NOT_ABOVE, ANY_VALUE }, .alias = { 3 }, .prepare = log_probabilities);
 
 /* ---- Sums and searches ------------------------------------------------------------------- */
 
-static void run_max(const kernel_table *k, call *c) { c->got[0] = (double)k->max(c->n, in(c, 0)); }
+static void run_max(const kernel_table *k, call *c)
+{
+    c->got[0] = (double)k->max(c->n, in(c, 0));
+}
 
 static void check_max(const call *c, worst_t *w)
 {
@@ -535,7 +587,8 @@ static void few_values(const call *c) /* so that the first of several is asked f
     for (size_t i = 0; i < c->n; i++) x[i] = rintf(x[i] * 20) + 1000;
 }
 
-SPEC(find, .variants = 4, .in = { F4 }, .special = { ANY_VALUE & ~TINY }, .prepare = few_values);
+SPEC(find, .variants = 4, .in = { F4 }, .special = { ANY_VALUE & ~TINY },
+     .prepare = few_values);
 
 static const float shifts[] = { 0.0f, 1.5f };
 
@@ -556,7 +609,8 @@ static void check_dot(const call *c, worst_t *w)
     note(w, 0, c->got[0], sum, scale + (double)c->n * FLUSHED);
 }
 
-SPEC(dot, .variants = 2, .in = { F4, F4 }, .special = { ANY_VALUE, ANY_VALUE }, .prepare = probabilities);
+SPEC(dot, .variants = 2, .in = { F4, F4 }, .special = { ANY_VALUE, ANY_VALUE },
+     .prepare = probabilities);
 
 static void run_live_sums(const kernel_table *k, call *c)
 {
@@ -572,17 +626,19 @@ static void check_live_sums(const call *c, worst_t *w)
         double s = (double)shifts[c->variant / 2];
         if (x == -INFINITY) continue;
         if (fabs(u) < (double)FLT_MIN) u = 0;
-        sum[0] += u == 0 ? 0 : u * (x - s), scale[0] += u == 0 ? 0 : fabs(u) * (fabs(x) + fabs(s));
+        sum[0] += u == 0 ? 0 : u * (x - s),
+            scale[0] += u == 0 ? 0 : fabs(u) * (fabs(x) + fabs(s));
         sum[1] += u, scale[1] += fabs(u);
         sum[2]++;
     }
     for (size_t i = 0; i < 2; i++)
-        if (!(scale[i] > 3e38) || isnan(sum[i])) 
+        if (!(scale[i] > 3e38) || isnan(sum[i]))
             note(w, i, c->got[i], sum[i], scale[i] + (double)c->n * FLUSHED);
     note(w, 2, c->got[2], sum[2], 0);
 }
 
-SPEC(live_sums, .variants = 4, .in = { F4, F4 }, .special = { ANY_VALUE, ANY_VALUE }, .prepare = log_probabilities);
+SPEC(live_sums, .variants = 4, .in = { F4, F4 }, .special = { ANY_VALUE, ANY_VALUE },
+     .prepare = log_probabilities);
 
 /* ---- Element by element ------------------------------------------------------------------ */
 
@@ -603,7 +659,9 @@ static void check_target_mix(const call *c, worst_t *w)
     }
 }
 
-SPEC(target_mix, .variants = 4, .in = { F4, F4, F4 }, .out = { F4 }, .special = { ANY_VALUE, ANY_VALUE & ~TINY, ANY_VALUE & ~TINY }, .alias = { 7 }, .prepare = log_probabilities);
+SPEC(target_mix, .variants = 4, .in = { F4, F4, F4 }, .out = { F4 },
+     .special = { ANY_VALUE, ANY_VALUE & ~TINY, ANY_VALUE & ~TINY }, .alias = { 7 },
+     .prepare = log_probabilities);
 
 static const float caps[] = { 30.0f, 1.0f, 0.5f };
 
@@ -629,7 +687,8 @@ static void check_softcap(const call *c, worst_t *w)
     }
 }
 
-SPEC(softcap, .variants = 3, .in = { F4 }, .out = { F4, F4 }, .special = { ANY_VALUE }, .alias = { 1, 0 });
+SPEC(softcap, .variants = 3, .in = { F4 }, .out = { F4, F4 }, .special = { ANY_VALUE },
+     .alias = { 1, 0 });
 
 static void run_mul(const kernel_table *k, call *c) { k->mul(c->n, in(c, 1), out(c, 0)); }
 
@@ -641,7 +700,8 @@ static void check_mul(const call *c, worst_t *w)
     }
 }
 
-SPEC(mul, .variants = 1, .in = { F4, F4 }, .out = { F4 }, .update = 1, .special = { ANY_FINITE, ANY_FINITE });
+SPEC(mul, .variants = 1, .in = { F4, F4 }, .out = { F4 }, .update = 1,
+     .special = { ANY_FINITE, ANY_FINITE });
 
 static void run_mask(const kernel_table *k, call *c)
 {
@@ -662,7 +722,8 @@ static void some_zero(const call *c)
     for (size_t i = 0; i < c->n; i++) m[i] = uniform() < 0.4 ? 0.0f : 1.0f;
 }
 
-SPEC(mask, .variants = 1, .in = { F4, F4 }, .out = { F4 }, .special = { ANY_VALUE, ANY_VALUE }, .alias = { 3 }, .prepare = some_zero);
+SPEC(mask, .variants = 1, .in = { F4, F4 }, .out = { F4 }, .special = { ANY_VALUE, ANY_VALUE },
+     .alias = { 3 }, .prepare = some_zero);
 
 static void run_scale(const kernel_table *k, call *c)
 {
@@ -677,7 +738,8 @@ static void check_scale(const call *c, worst_t *w)
     }
 }
 
-SPEC(scale, .variants = 2, .in = { F4 }, .out = { F4 }, .special = { ANY_VALUE }, .alias = { 1 });
+SPEC(scale, .variants = 2, .in = { F4 }, .out = { F4 }, .special = { ANY_VALUE },
+     .alias = { 1 });
 
 static void run_add(const kernel_table *k, call *c) { k->add(c->n, in(c, 1), out(c, 0)); }
 
@@ -689,7 +751,8 @@ static void check_add(const call *c, worst_t *w)
     }
 }
 
-SPEC(add, .variants = 1, .in = { F4, F4 }, .out = { F4 }, .update = 1, .special = { ANY_VALUE, ANY_VALUE });
+SPEC(add, .variants = 1, .in = { F4, F4 }, .out = { F4 }, .update = 1,
+     .special = { ANY_VALUE, ANY_VALUE });
 
 static void run_stream(const kernel_table *k, call *c)
 {
@@ -731,34 +794,38 @@ static double from_f16(uint16_t h)
     return h >> 15 ? -x : x;
 }
 
-#define CONVERT(type)                                                                              \
-    static void run_widen_##type(const kernel_table *k, call *c)                                   \
-    {                                                                                              \
-        k->widen_##type(c->n, c->in[0], out(c, 0));                                                \
-    }                                                                                              \
-    static void check_widen_##type(const call *c, worst_t *w)                                        \
-    {                                                                                              \
-        const uint16_t *x = c->in[0];                                                              \
-        for (size_t i = 0; i < c->n; i++)                                                          \
-            note(w, i, (double)out(c, 0)[i], from_##type(x[i]), 0);                                \
-    }                                                                                              \
-    SPEC(widen_##type, .variants = 1, .in = { F2 }, .out = { F4 }); \
-    static void run_narrow_##type(const kernel_table *k, call *c)                                  \
-    {                                                                                              \
-        k->narrow_##type(c->n, in(c, 0), c->out[0]);                                               \
-    }                                                                                              \
-    static void check_narrow_##type(const call *c, worst_t *w)                                       \
-    {                                                                                              \
-        const uint16_t *y = c->out[0];                                                             \
-        for (size_t i = 0; i < c->n; i++) { /* nearest: both neighbours are no nearer */           \
-            double x = (double)in(c, 0)[i], got = from_##type(y[i]), e = fabs(got - x);            \
-            double up = from_##type((uint16_t)(y[i] + 1)), down = from_##type((uint16_t)(y[i] - 1)); \
-            bool right = isnan(x) ? isnan(got) : isinf(got) || isinf(x) ? fabs(x) >= 65520         \
-                                               : !(fabs(up - x) < e) && !(fabs(down - x) < e);     \
-            note(w, i, right, 1, 0);                                                               \
-        }                                                                                          \
-    }                                                                                              \
-    SPEC(narrow_##type, .variants = 1, .in = { F4 }, .out = { F2 }, .special = { ANY_VALUE & ~TINY });
+#define CONVERT(type)                                                                          \
+    static void run_widen_##type(const kernel_table *k, call *c)                               \
+    {                                                                                          \
+        k->widen_##type(c->n, c->in[0], out(c, 0));                                            \
+    }                                                                                          \
+    static void check_widen_##type(const call *c, worst_t *w)                                  \
+    {                                                                                          \
+        const uint16_t *x = c->in[0];                                                          \
+        for (size_t i = 0; i < c->n; i++)                                                      \
+            note(w, i, (double)out(c, 0)[i], from_##type(x[i]), 0);                            \
+    }                                                                                          \
+    SPEC(widen_##type, .variants = 1, .in = { F2 }, .out = { F4 });                            \
+    static void run_narrow_##type(const kernel_table *k, call *c)                              \
+    {                                                                                          \
+        k->narrow_##type(c->n, in(c, 0), c->out[0]);                                           \
+    }                                                                                          \
+    static void check_narrow_##type(const call *c, worst_t *w)                                 \
+    {                                                                                          \
+        const uint16_t *y = c->out[0];                                                         \
+        for (size_t i = 0; i < c->n; i++) { /* nearest: both neighbours are no nearer */       \
+            double x = (double)in(c, 0)[i], got = from_##type(y[i]), e = fabs(got - x);        \
+            double up = from_##type((uint16_t)(y[i] + 1)),                                     \
+                   down = from_##type((uint16_t)(y[i] - 1));                                   \
+            bool right = isnan(x) ? isnan(got)                                                 \
+                         : isinf(got) || isinf(x)                                              \
+                             ? fabs(x) >= 65520                                                \
+                             : !(fabs(up - x) < e) && !(fabs(down - x) < e);                   \
+            note(w, i, right, 1, 0);                                                           \
+        }                                                                                      \
+    }                                                                                          \
+    SPEC(narrow_##type, .variants = 1, .in = { F4 }, .out = { F2 },                            \
+         .special = { ANY_VALUE & ~TINY });
 
 CONVERT(bf16)
 CONVERT(f16)
@@ -787,14 +854,17 @@ static void check_adamw(const call *c, worst_t *w)
     const adamw_arg *a = &adam_args[c->variant];
     for (size_t i = 0; i < c->n; i++) {
         double weight = (double)in(c, 0)[i], m = (double)in(c, 1)[i], v = (double)in(c, 2)[i];
-        double g1 = (double)a->grad_scale * (double)in(c, 3)[i], g2 = (double)a->decay_grad * weight;
+        double g1 = (double)a->grad_scale * (double)in(c, 3)[i],
+               g2 = (double)a->decay_grad * weight;
         double g = g1 + g2, first = (double)a->beta1 * m + (double)a->one_beta1 * g;
         double second = (double)a->beta2 * v + (double)a->one_beta2 * g * g;
         double down = sqrt(second) * (double)a->root + (double)a->eps;
         double ratio = (double)a->step * first / down, keep = (1 - (double)a->shrink) * weight;
         /* A gradient that cancels leaves its rounding in all three. */
-        double loss = (fabs(g1) + fabs(g2)) / fabs(g) - 1 > 0 ? (fabs(g1) + fabs(g2)) / fabs(g) : 1;
-        double first_size = fabs((double)a->beta1 * m) + fabs((double)a->one_beta1) * (fabs(g1) + fabs(g2));
+        double loss =
+            (fabs(g1) + fabs(g2)) / fabs(g) - 1 > 0 ? (fabs(g1) + fabs(g2)) / fabs(g) : 1;
+        double first_size =
+            fabs((double)a->beta1 * m) + fabs((double)a->one_beta1) * (fabs(g1) + fabs(g2));
         note(w, i, (double)out(c, 1)[i], first, first_size);
         note(w, i, (double)out(c, 2)[i], second, fabs(second) * loss);
         note(w, i, (double)out(c, 0)[i], keep - ratio,
@@ -802,7 +872,8 @@ static void check_adamw(const call *c, worst_t *w)
     }
 }
 
-SPEC(adamw, .variants = 3, .in = { F4, F4, F4, F4 }, .out = { F4, F4, F4 }, .update = 3, .special = { A_NAN, A_NAN | ZEROS, ZEROS | TINY, A_NAN }, .prepare = squares);
+SPEC(adamw, .variants = 3, .in = { F4, F4, F4, F4 }, .out = { F4, F4, F4 }, .update = 3,
+     .special = { A_NAN, A_NAN | ZEROS, ZEROS | TINY, A_NAN }, .prepare = squares);
 
 static const sgd_arg sgd_args[] = {
     { 1, 0, 0, 0.1f, 0, 1, 0 },
@@ -821,28 +892,34 @@ static void check_sgd(const call *c, worst_t *w)
     const double mu = (double)a->momentum, fresh = (double)a->one_dampening;
     for (size_t i = 0; i < c->n; i++) {
         double weight = (double)in(c, 0)[i], v = (double)in(c, 1)[i];
-        double g1 = (double)a->grad_scale * (double)in(c, 2)[i], g2 = (double)a->decay_grad * weight;
+        double g1 = (double)a->grad_scale * (double)in(c, 2)[i],
+               g2 = (double)a->decay_grad * weight;
         double g = g1 + g2, size = fabs(g1) + fabs(g2), mean = mu * v + fresh * g;
         double mean_size = fabs(mu * v) + fabs(fresh) * size;
         double move = !c->variant ? g : a->nesterov ? mu * mean + g : mean;
         double move_size = !c->variant ? size : a->nesterov ? mu * mean_size + size : mean_size;
         if (!c->variant) mean = v;
         note(w, i, (double)out(c, 1)[i], mean, mean_size);
-        note(w, i, (double)out(c, 0)[i], (1 - (double)a->shrink) * weight - (double)a->lr * move,
+        note(w, i, (double)out(c, 0)[i],
+             (1 - (double)a->shrink) * weight - (double)a->lr * move,
              fabs((1 - (double)a->shrink) * weight) + (double)a->lr * move_size);
     }
 }
 
-SPEC(sgd, .variants = 3, .in = { F4, F4, F4 }, .out = { F4, F4 }, .update = 2, .special = { A_NAN | ZEROS | TINY, A_NAN | ZEROS | TINY, ANY_VALUE });
+SPEC(sgd, .variants = 3, .in = { F4, F4, F4 }, .out = { F4, F4 }, .update = 2,
+     .special = { A_NAN | ZEROS | TINY, A_NAN | ZEROS | TINY, ANY_VALUE });
 
 /* ---- All of them -------------------------------------------------------------------------- */
 
 int main(void)
 {
-#define AT(name, level) { #name " " level, check_kernel, NULL, NULL, &(kernel_item){ &spec_##name,
-#define K(result, name, args)                                                                      \
-    AT(name, "portable") SLG_ISA_PORTABLE } }, AT(name, "avx2") SLG_ISA_AVX2 } },                  \
-    AT(name, "avx512") SLG_ISA_AVX512 } },
+#define AT(kernel, level, text)                                                                \
+    {                                                                                          \
+#kernel " " text, check_kernel, NULL, NULL, &(kernel_item) { &spec_##kernel, level }   \
+    }
+#define K(result, kernel, args)                                                                \
+    AT(kernel, SLG_ISA_PORTABLE, "portable"), AT(kernel, SLG_ISA_AVX2, "avx2"),                \
+        AT(kernel, SLG_ISA_AVX512, "avx512"),
     const struct CMUnitTest tests[] = { SLG_KERNELS(K) };
 #undef K
 #undef AT

@@ -24,8 +24,12 @@
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
 /* A test for each ISA: its state is the level. */
-static int32_t isa_levels[] __attribute__((unused)) = { SLG_ISA_PORTABLE, SLG_ISA_AVX2, SLG_ISA_AVX512 };
-#define ISA_TEST(f, i, name) { #f " " name, f, NULL, NULL, &isa_levels[i] }
+static int32_t isa_levels[]
+    __attribute__((unused)) = { SLG_ISA_PORTABLE, SLG_ISA_AVX2, SLG_ISA_AVX512 };
+#define ISA_TEST(f, i, name)                                                                   \
+    {                                                                                          \
+#f " " name, f, NULL, NULL, &isa_levels[i]                                             \
+    }
 #define EACH_ISA(f) ISA_TEST(f, 0, "portable"), ISA_TEST(f, 1, "avx2"), ISA_TEST(f, 2, "avx512")
 
 #define ok(call) assert_int_equal(call, SLG_OK)
@@ -64,7 +68,10 @@ static inline double uniform(void) /* (0, 1) */
     return ((double)(seed >> 12) + 0.5) * 0x1p-52;
 }
 
-static inline double normal(void) { return sqrt(-2 * log(uniform())) * cos(6.283185307179586 * uniform()); }
+static inline double normal(void)
+{
+    return sqrt(-2 * log(uniform())) * cos(6.283185307179586 * uniform());
+}
 
 /* sd * normal + offset, kept finite. */
 static inline void fill(float *x, size_t n, double sd, double offset)
@@ -77,7 +84,9 @@ static inline void fill(float *x, size_t n, double sd, double offset)
 
 static inline size_t item_size(int32_t dtype)
 {
-    return dtype == SLG_F64 || dtype == SLG_I64 ? 8 : dtype == SLG_F32 || dtype == SLG_I32 ? 4 : 2;
+    return dtype == SLG_F64 || dtype == SLG_I64   ? 8
+           : dtype == SLG_F32 || dtype == SLG_I32 ? 4
+                                                  : 2;
 }
 
 static inline double half_value(int32_t dtype, uint16_t h)
@@ -109,12 +118,15 @@ static inline void store(int32_t dtype, void *p, double x)
     } else if (dtype == SLG_F32) {
         memcpy(p, &f, 4);
     } else { /* patterns of one sign are in order: search */
-        uint16_t low = 0, high = dtype == SLG_F16 ? 0x7C00 : 0x7F80, sign = signbit(x) ? 0x8000 : 0;
+        uint16_t low = 0, high = dtype == SLG_F16 ? 0x7C00 : 0x7F80,
+                 sign = signbit(x) ? 0x8000 : 0;
         const double a = fabs(x);
         while (!isnan(a) && high - low > 1) {
             uint16_t middle = (uint16_t)((low + high) / 2);
-            if (half_value(dtype, middle) <= a) low = middle;
-            else high = middle;
+            if (half_value(dtype, middle) <= a)
+                low = middle;
+            else
+                high = middle;
         }
         double below = half_value(dtype, low), above = half_value(dtype, high);
         if (isinf(above)) above = dtype == SLG_F16 ? 65536.0 : 0x1p128;
@@ -138,11 +150,11 @@ static inline double rounding(int32_t dtype, double want)
 
 enum layout {
     DENSE,
-    GAPS,         /* 3 elements more between rows */
-    OFF_LINE,     /* dense, from 3 elements after a cache line */
-    STRIDED,      /* every other column */
-    BACKWARDS,    /* last column first */
-    UPSIDE_DOWN,  /* last row first, with gaps */
+    GAPS,        /* 3 elements more between rows */
+    OFF_LINE,    /* dense, from 3 elements after a cache line */
+    STRIDED,     /* every other column */
+    BACKWARDS,   /* last column first */
+    UPSIDE_DOWN, /* last row first, with gaps */
     COLUMN_MAJOR,
     LAYOUTS
 };
@@ -182,7 +194,8 @@ static inline void *per_row(const slg_tensor *t, int64_t i)
     return element(&u, i, 0);
 }
 
-static inline array new_array(int32_t dtype, int32_t ndim, const int64_t *shape, enum layout layout)
+static inline array new_array(int32_t dtype, int32_t ndim, const int64_t *shape,
+                              enum layout layout)
 {
     array a = { .t = { .dtype = dtype, .ndim = ndim } };
     const size_t item = item_size(dtype);
@@ -218,10 +231,7 @@ static inline array new_2d(int32_t dtype, int64_t rows, int64_t cols, enum layou
     return new_array(dtype, 2, (const int64_t[]){ rows, cols }, layout);
 }
 
-static inline array new_1d(int32_t dtype, int64_t n)
-{
-    return new_array(dtype, 1, &n, DENSE);
-}
+static inline array new_1d(int32_t dtype, int64_t n) { return new_array(dtype, 1, &n, DENSE); }
 
 static inline double get(const array *a, int64_t row, int64_t col)
 {
@@ -260,7 +270,8 @@ static inline array random_array(int32_t dtype, int32_t ndim, const int64_t *sha
     array a = new_array(dtype, ndim, shape, layout);
     float x;
     for (int64_t r = 0; r < rows_in(&a.t); r++)
-        for (int64_t c = 0; c < cols_in(&a.t); c++) fill(&x, 1, sd, offset), put(&a, r, c, (double)x);
+        for (int64_t c = 0; c < cols_in(&a.t); c++)
+            fill(&x, 1, sd, offset), put(&a, r, c, (double)x);
     return a;
 }
 
@@ -305,12 +316,12 @@ static inline double true_log_softmax(const truth *w, double x)
 }
 
 /* Fails, saying where, unless got is want within the error, or both are NaN or the same infinity. */
-#define assert_near(got, want, error, ...) \
+#define assert_near(got, want, error, ...)                                                     \
     assert_near_at(got, want, error, __FILE__, __LINE__, __VA_ARGS__)
 
 static inline void __attribute__((format(printf, 6, 7)))
-assert_near_at(double got, double want, double error, const char *file, int line, const char *what,
-               ...)
+assert_near_at(double got, double want, double error, const char *file, int line,
+               const char *what, ...)
 {
     char text[160];
     va_list args;
@@ -318,8 +329,8 @@ assert_near_at(double got, double want, double error, const char *file, int line
     va_start(args, what);
     vsnprintf(text, sizeof text, what, args);
     va_end(args);
-    print_error("%s: %.9g, should be %.9g within %.3g, is off by %.3g\n", text, got, want, error,
-                fabs(got - want));
+    print_error("%s: %.9g, should be %.9g within %.3g, is off by %.3g\n", text, got, want,
+                error, fabs(got - want));
     _fail(file, line);
 }
 
@@ -356,10 +367,10 @@ static inline void check_softmax(const array *x, double t, const array *y, const
             if (y->t.dtype == SLG_F16 && want < -65519) want = -INFINITY;
             if (v == -INFINITY && !isnan(want)) error = 0;
             if (!logs && y->t.dtype == SLG_F32 && got != 0 && fabs(got) < (double)FLT_MIN)
-                fail_msg("%s T %g: %g is a subnormal number, at column %d of %d", what, t, got, (int)c,
-                         (int)cols);
-            assert_near(got, want, error, "%s T %g row %d of %d x %d, column %d", what, t, (int)r,
-                        (int)rows_in(&x->t), (int)cols, (int)c);
+                fail_msg("%s T %g: %g is a subnormal number, at column %d of %d", what, t, got,
+                         (int)c, (int)cols);
+            assert_near(got, want, error, "%s T %g row %d of %d x %d, column %d", what, t,
+                        (int)r, (int)rows_in(&x->t), (int)cols, (int)c);
         }
         if (lse && lse->t.dtype == SLG_F32 && fabs(w.lse) > (double)FLT_MAX)
             w.lse = copysign(INFINITY, w.lse);

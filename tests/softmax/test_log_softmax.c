@@ -5,13 +5,15 @@
 #include "softmax_test.h"
 
 /* Both functions on x: y and lse of the one, lse in both types of the other. */
-static void check_both(slg_ctx *ctx, const array *x, double t, int32_t y_type, enum layout layout)
+static void check_both(slg_ctx *ctx, const array *x, double t, int32_t y_type,
+                       enum layout layout)
 {
     const slg_softmax_opts o = options(t, SLG_ALGORITHM_AUTO);
     const int64_t none = 1, *lead = x->t.ndim > 1 ? x->t.shape : &none;
     const int32_t dims = x->t.ndim > 1 ? x->t.ndim - 1 : 1;
     array y = new_array(y_type, x->t.ndim, x->t.shape, layout);
-    array lse = new_array(SLG_F64, dims, lead, layout), narrow = new_array(SLG_F32, dims, lead, layout);
+    array lse = new_array(SLG_F64, dims, lead, layout),
+          narrow = new_array(SLG_F32, dims, lead, layout);
     ok(slg_log_softmax(ctx, &x->t, &o, &y.t, &narrow.t));
     check_softmax(x, t, &y, &narrow, true, 0, "log-softmax");
     ok(slg_logsumexp(ctx, &x->t, &o, &lse.t));
@@ -40,11 +42,13 @@ static void test_lengths(void **state)
 static void test_offsets(void **state)
 {
     slg_ctx *ctx = ctx_of(state);
-    static const double offsets[] = { 1e5, -1e5, 1e6, -3e6, 1e20, -3e38 }, temperatures[] = { 1, 0.03, 7, 3e4 };
+    static const double offsets[] = { 1e5, -1e5, 1e6, -3e6, 1e20, -3e38 },
+                        temperatures[] = { 1, 0.03, 7, 3e4 };
     for (size_t i = 0; i < COUNT(offsets); i++)
         for (size_t t = 0; t < COUNT(temperatures); t++)
             for (int64_t n = 1; n <= 100; n += 9) {
-                array x = random_array(SLG_F32, 1, &n, DENSE, 3 * fmax(1, temperatures[t]), offsets[i]);
+                array x = random_array(SLG_F32, 1, &n, DENSE, 3 * fmax(1, temperatures[t]),
+                                       offsets[i]);
                 check_both(ctx, &x, temperatures[t], SLG_F32, DENSE);
                 free_array(&x);
             }
@@ -55,7 +59,9 @@ static void test_paths(void **state)
 {
     const int32_t isa = *(const int32_t *)*state;
     slg_ctx *ctxs[] = { new_ctx(isa, 1), new_ctx(isa, 8) };
-    static const int64_t shapes[][2] = { { 5, 100 }, { 400, 1000 }, { 30, 20001 }, { 3, 100003 } };
+    static const int64_t shapes[][2] = {
+        { 5, 100 }, { 400, 1000 }, { 30, 20001 }, { 3, 100003 }
+    };
     for (size_t s = 0; s < COUNT(shapes); s++) {
         array x = random_array(SLG_F32, 2, shapes[s], OFF_LINE, 5, 0);
         put(&x, 1, 7, NAN);
@@ -105,7 +111,8 @@ static void test_end_of_range(void **state)
         assert_near((double)y[0], -log(2), 1e-6, "tie");
         assert_true(y[0] == y[2] && y[3] == -INFINITY);
         double want = 2 * (double)x[1] / t;
-        assert_near((double)y[1], want < -(double)FLT_MAX ? -INFINITY : want, 1e-6 * fabs(want), "T %g", t);
+        assert_near((double)y[1], want < -(double)FLT_MAX ? -INFINITY : want, 1e-6 * fabs(want),
+                    "T %g", t);
         assert_near(lse, (double)x[0] / t, 1e-15 * fabs(lse), "T %g", t);
     }
     slg_ctx_free(ctx);
@@ -124,7 +131,8 @@ static void test_long_rows(void **state)
             all += (long double)exp((double)x[i]);
         }
         slg_tensor tx = slg_tensor_1d(x, SLG_F32, (int64_t)n);
-        slg_tensor tl = slg_tensor_1d(lse, SLG_F64, 1), second = slg_tensor_1d(lse + 1, SLG_F64, 1);
+        slg_tensor tl = slg_tensor_1d(lse, SLG_F64, 1),
+                   second = slg_tensor_1d(lse + 1, SLG_F64, 1);
         ok(slg_logsumexp(ctx, &tx, NULL, &tl));
         assert_near(lse[0], (double)logl(all), 7e-7, "2^%d", bits);
         float *y = malloc(n * sizeof *y);
@@ -133,7 +141,8 @@ static void test_long_rows(void **state)
         assert_true(lse[1] == lse[0]);
         for (size_t i = 0; i < n; i++) {
             double want = (double)x[i] - (double)logl(all);
-            if (i % 64 == 0) assert_near((double)y[i], want, 4e-6 + 1e-6 * fabs(want), "2^%d", bits);
+            if (i % 64 == 0)
+                assert_near((double)y[i], want, 4e-6 + 1e-6 * fabs(want), "2^%d", bits);
         }
         free(x), free(y);
     }
@@ -144,8 +153,12 @@ static void test_types_and_layouts(void **state)
 {
     slg_ctx *ctx = ctx_of(state);
     static const int32_t types[] = { SLG_F32, SLG_BF16, SLG_F16 };
-    static const struct { int32_t ndim; int64_t shape[4]; } shapes[] = {
-        { 1, { 37 } }, { 2, { 3, 67 } }, { 3, { 2, 3, 21 } }, { 4, { 2, 2, 3, 70 } }, { 2, { 2, 2500 } },
+    static const struct {
+        int32_t ndim;
+        int64_t shape[4];
+    } shapes[] = {
+        { 1, { 37 } },          { 2, { 3, 67 } },   { 3, { 2, 3, 21 } },
+        { 4, { 2, 2, 3, 70 } }, { 2, { 2, 2500 } },
     };
     for (size_t s = 0; s < COUNT(shapes); s++)
         for (int in = 0; in < 3; in++)
@@ -156,7 +169,8 @@ static void test_types_and_layouts(void **state)
                     put(&x, 0, 3, -INFINITY);
                     check_both(ctx, &x, layout % 2 ? 1 : 0.7, types[out],
                                (enum layout)((layout * 3 + out) % LAYOUTS));
-                    array z = new_array(types[in], shapes[s].ndim, shapes[s].shape, (enum layout)layout);
+                    array z = new_array(types[in], shapes[s].ndim, shapes[s].shape,
+                                        (enum layout)layout);
                     ok(slg_log_softmax(ctx, &x.t, NULL, &z.t, NULL));
                     ok(slg_log_softmax(ctx, &x.t, NULL, &x.t, NULL));
                     assert_memory_equal(x.memory, z.memory, x.bytes);
@@ -180,8 +194,8 @@ static void test_agrees_with_softmax(void **state)
             ok(slg_log_softmax(ctx, &tx, &o, &tl, NULL));
             for (int64_t i = 0; i < n; i++)
                 if (y[i] > 0)
-                    assert_near((double)logs[i], log((double)y[i]), 5e-6 + 2e-6 * fabs((double)logs[i]),
-                                "T %g", t);
+                    assert_near((double)logs[i], log((double)y[i]),
+                                5e-6 + 2e-6 * fabs((double)logs[i]), "T %g", t);
         }
     slg_ctx_free(ctx);
 }

@@ -30,7 +30,9 @@ static void one_row(slg_ctx *ctx, const float *data, int64_t n, double t)
         ok(slg_softmax(ctx, &x.t, a == 0 && t == 1 ? NULL : &o, &y.t, a % 2 ? &lse.t : NULL));
         check_softmax(&x, t, &y, NULL, false, extra_error(a, largest_of(data, (size_t)n, t)),
                       algorithms[a]);
-        if (a % 2) check_softmax(&x, t, NULL, a == SLG_TWO_PASS ? NULL : &lse, false, 0, algorithms[a]);
+        if (a % 2)
+            check_softmax(&x, t, NULL, a == SLG_TWO_PASS ? NULL : &lse, false, 0,
+                          algorithms[a]);
     }
     free_array(&x), free_array(&y), free_array(&lse);
 }
@@ -52,7 +54,9 @@ static void test_lengths(void **state)
 static void test_offsets(void **state)
 {
     slg_ctx *ctx = ctx_of(state);
-    static const double offsets[] = { 1e5, -1e5, 1e6, -1e6, 2097140, -2097140, 3e6, -3e6, 1e20 };
+    static const double offsets[] = {
+        1e5, -1e5, 1e6, -1e6, 2097140, -2097140, 3e6, -3e6, 1e20
+    };
     static const double temperatures[] = { 1, 0.03, 7, 100, 1e-20, 1e20 };
     float x[150];
     for (size_t i = 0; i < COUNT(offsets); i++)
@@ -75,14 +79,14 @@ static void test_shapes_of_rows(void **state)
             for (int64_t i = 0; i < n; i++) {
                 double u = (double)i / (double)n;
                 const double v[] = {
-                    2.5,                                   /* all the same */
-                    400 * u - 200,                         /* rising */
-                    200 - 400 * u,                         /* falling */
-                    i == n - 1 ? 60 : normal(),            /* the maximum is last */
-                    i == n / 2 ? 1e6 : -1e6,               /* one alone */
-                    i < 3000 ? (double)-INFINITY : -500,   /* a masked start, then far down */
-                    i < 3000 ? 200 : normal(),             /* the rest does not count */
-                    i % 2 ? 89000 + 100 * u : 92000 + u,   /* around the end of whole steps */
+                    2.5,                                 /* all the same */
+                    400 * u - 200,                       /* rising */
+                    200 - 400 * u,                       /* falling */
+                    i == n - 1 ? 60 : normal(),          /* the maximum is last */
+                    i == n / 2 ? 1e6 : -1e6,             /* one alone */
+                    i < 3000 ? (double)-INFINITY : -500, /* a masked start, then far down */
+                    i < 3000 ? 200 : normal(),           /* the rest does not count */
+                    i % 2 ? 89000 + 100 * u : 92000 + u, /* around the end of whole steps */
                 };
                 x[i] = (float)v[kind];
             }
@@ -96,8 +100,8 @@ static void test_paths(void **state)
 {
     slg_ctx *ctx = ctx_of(state), *wide = new_ctx(*(const int32_t *)*state, 8);
     static const int64_t shapes[][2] = {
-        { 7, 100 },  { 300, 100 }, { 3000, 200 }, { 1000, 255 },  { 200, 3001 },
-        { 60, 4096 }, { 40, 9000 }, { 3, 40000 },  { 2, 70001 }, { 5, 150000 },
+        { 7, 100 },   { 300, 100 }, { 3000, 200 }, { 1000, 255 }, { 200, 3001 },
+        { 60, 4096 }, { 40, 9000 }, { 3, 40000 },  { 2, 70001 },  { 5, 150000 },
     };
     for (size_t s = 0; s < COUNT(shapes); s++)
         for (int lse = 0; lse < 2; lse++)
@@ -111,13 +115,17 @@ static void test_paths(void **state)
                     for (int64_t c = 0; c < cols; c++) p[c] = (float)(6 * uniform() - 3);
                     if (r % 5 == 1) p[cols / 3] = NAN;
                     if (r % 5 == 2) p[cols - 1] = INFINITY;
-                    if (r % 7 == 3) for (int64_t c = 0; c < cols; c++) p[c] = -INFINITY;
-                    if (r % 7 == 4) for (int64_t c = 0; c < cols; c++) p[c] += 3e5f;
-                    if (r % 3 == 0) for (int64_t c = r % 2; c < cols; c += 2) p[c] = -INFINITY;
+                    if (r % 7 == 3)
+                        for (int64_t c = 0; c < cols; c++) p[c] = -INFINITY;
+                    if (r % 7 == 4)
+                        for (int64_t c = 0; c < cols; c++) p[c] += 3e5f;
+                    if (r % 3 == 0)
+                        for (int64_t c = r % 2; c < cols; c += 2) p[c] = -INFINITY;
                 }
                 slg_softmax_opts o = options(1, SLG_ALGORITHM_AUTO);
                 o.reread = reread;
-                ok(slg_softmax(reread ? ctx : wide, &x.t, reread ? &o : NULL, &y.t, lse ? &l.t : NULL));
+                ok(slg_softmax(reread ? ctx : wide, &x.t, reread ? &o : NULL, &y.t,
+                               lse ? &l.t : NULL));
                 check_softmax(&x, 1, &y, lse ? &l : NULL, false, 0, "paths");
                 free_array(&x), free_array(&y), free_array(&l);
             }
@@ -135,7 +143,8 @@ static void test_long_rows(void **state)
         double lse = 0, sum = 0;
         for (size_t i = 0; i < n; i++) /* normal enough, and fast */
             x[i] = (float)(6 * (uniform() + uniform() + uniform() - 1.5));
-        slg_tensor tx = slg_tensor_1d(x, SLG_F32, (int64_t)n), ty = slg_tensor_1d(y, SLG_F32, (int64_t)n);
+        slg_tensor tx = slg_tensor_1d(x, SLG_F32, (int64_t)n),
+                   ty = slg_tensor_1d(y, SLG_F32, (int64_t)n);
         slg_tensor tl = slg_tensor_1d(&lse, SLG_F64, 1);
         long double all = 0;
         for (size_t i = 0; i < n; i++) all += (long double)exp((double)x[i]);
@@ -150,7 +159,8 @@ static void test_long_rows(void **state)
                 double p = exp((double)x[i]) * inv;
                 sum += (double)y[i];
                 if (!(fabs((double)y[i] - p) <= 1e-6 * p))
-                    fail_msg("2^%d %s: %g at %zu, should be %g", bits, algorithms[a], (double)y[i], i, p);
+                    fail_msg("2^%d %s: %g at %zu, should be %g", bits, algorithms[a],
+                             (double)y[i], i, p);
             }
             assert_near(sum, 1, 1e-6, "sum of 2^%d %s", bits, algorithms[a]);
         }
@@ -173,13 +183,15 @@ static void test_flat_rows(void **state)
             double lse;
             if (n > 50000 && round > 15) continue;
             for (int64_t i = 0; i < n; i++) x[i] = value;
-            slg_tensor tx = slg_tensor_1d(x, SLG_F32, n), ty = slg_tensor_1d(y, SLG_F32, n), tl = slg_tensor_1d(&lse, SLG_F64, 1);
+            slg_tensor tx = slg_tensor_1d(x, SLG_F32, n), ty = slg_tensor_1d(y, SLG_F32, n),
+                       tl = slg_tensor_1d(&lse, SLG_F64, 1);
             ok(slg_softmax(ctx, &tx, &o, &ty, round % 2 ? &tl : NULL));
             for (int64_t i = 0; i < n; i++) assert_true(y[i] == y[0]);
-            assert_near((double)y[0] * (double)n, 1, 1e-6, "%s T %g, %d times %a", algorithms[round % 4],
-                        o.temperature, (int)n, (double)value);
+            assert_near((double)y[0] * (double)n, 1, 1e-6, "%s T %g, %d times %a",
+                        algorithms[round % 4], o.temperature, (int)n, (double)value);
             ok(slg_logsumexp(ctx, &tx, &o, &tl));
-            assert_near(lse, (double)value / o.temperature + log((double)n), 7e-7, "%d times %a", (int)n, (double)value);
+            assert_near(lse, (double)value / o.temperature + log((double)n), 7e-7,
+                        "%d times %a", (int)n, (double)value);
         }
     free(x), free(y);
     slg_ctx_free(ctx);
@@ -191,7 +203,8 @@ static void test_flat_rows(void **state)
 static void test_special_values(void **state)
 {
     slg_ctx *ctx = ctx_of(state);
-    static const float values[] = { -INFINITY, NAN, -NAN, INFINITY, 0.0f, -0.0f, 1e-40f, 3.4e38f, -3.4e38f };
+    static const float values[] = { -INFINITY, NAN,    -NAN,    INFINITY, 0.0f,
+                                    -0.0f,     1e-40f, 3.4e38f, -3.4e38f };
     static const int64_t lengths[] = { 1, 2, 5, 16, 17, 64, 65, 100, 300, 2049, 5000 };
     for (size_t v = 0; v < COUNT(values); v++)
         for (size_t l = 0; l < COUNT(lengths); l++)
@@ -201,7 +214,8 @@ static void test_special_values(void **state)
                 array y = new_2d(SLG_F32, 3, n, DENSE), lse = new_1d(SLG_F32, 3);
                 if (where < 4 && at[where] < n) put(&x, 1, at[where], (double)values[v]);
                 for (int64_t c = 0; where >= 4 && c < n; c++) /* all; all but one; half */
-                    if (where == 4 || (where == 5 && c != n / 2) || (where == 6 && c > 0) || (where == 7 && c % 2))
+                    if (where == 4 || (where == 5 && c != n / 2) || (where == 6 && c > 0) ||
+                        (where == 7 && c % 2))
                         put(&x, 1, c, (double)values[v]);
                 const int a = (where + (int)l) % 4; /* all four, in turn */
                 const slg_softmax_opts o = options(1, a);
@@ -221,7 +235,9 @@ static void test_ties_at_the_end_of_range(void **state)
 {
     slg_ctx *ctx = ctx_of(state);
     const float rows[][4] = {
-        { 3e38f, 3e38f, -3e38f, 1 }, { -3e38f, -3.2e38f, -3e38f, -3.4e38f }, { 2e7f, 2e7f, -2e7f, -INFINITY },
+        { 3e38f, 3e38f, -3e38f, 1 },
+        { -3e38f, -3.2e38f, -3e38f, -3.4e38f },
+        { 2e7f, 2e7f, -2e7f, -INFINITY },
     };
     for (size_t r = 0; r < COUNT(rows); r++)
         for (int a = 0; a < 4; a++)
@@ -229,11 +245,12 @@ static void test_ties_at_the_end_of_range(void **state)
                 static const double temperatures[] = { 1, 0.03, 100 };
                 const slg_softmax_opts o = options(temperatures[t], a);
                 float y[4];
-                slg_tensor tx = slg_tensor_1d(rows[r], SLG_F32, 4), ty = slg_tensor_1d(y, SLG_F32, 4);
+                slg_tensor tx = slg_tensor_1d(rows[r], SLG_F32, 4),
+                           ty = slg_tensor_1d(y, SLG_F32, 4);
                 ok(slg_softmax(ctx, &tx, &o, &ty, NULL));
                 for (int i = 0; i < 4; i++)
-                    assert_near((double)y[i], rows[r][i] == rows[r][0] ? 0.5 : 0, 1e-7, "%s row %d",
-                                algorithms[a], (int)r);
+                    assert_near((double)y[i], rows[r][i] == rows[r][0] ? 0.5 : 0, 1e-7,
+                                "%s row %d", algorithms[a], (int)r);
             }
     slg_ctx_free(ctx);
 }
@@ -252,10 +269,12 @@ static void test_one_class_and_none(void **state)
         ok(slg_softmax(ctx, &tx, &o, &ty, &tl));
         for (int i = 0; i < 6; i++) {
             assert_near((double)y[i], i != 3, 1e-7, "one class");
-            assert_near((double)lse[i], (double)x[i], 7e-7 + 1e-7 * fabs((double)x[i]), "one class");
+            assert_near((double)lse[i], (double)x[i], 7e-7 + 1e-7 * fabs((double)x[i]),
+                        "one class");
         }
         /* No columns: nothing but the log-sum-exp; no rows: nothing. Memory may be NULL then. */
-        slg_tensor none = slg_tensor_2d(NULL, SLG_F32, 6, 0), l64 = slg_tensor_1d(wide, SLG_F64, 6);
+        slg_tensor none = slg_tensor_2d(NULL, SLG_F32, 6, 0),
+                   l64 = slg_tensor_1d(wide, SLG_F64, 6);
         for (int i = 0; i < 6; i++) wide[i] = 5;
         ok(slg_softmax(ctx, &none, &o, &none, &l64));
         for (int i = 0; i < 6; i++) assert_true(wide[i] == -INFINITY);
@@ -275,8 +294,12 @@ static void test_types_and_layouts(void **state)
 {
     slg_ctx *ctx = ctx_of(state);
     static const int32_t types[] = { SLG_F32, SLG_BF16, SLG_F16 };
-    static const struct { int32_t ndim; int64_t shape[4]; } shapes[] = {
-        { 1, { 37 } }, { 2, { 3, 67 } }, { 3, { 2, 3, 21 } }, { 4, { 2, 2, 3, 70 } }, { 2, { 2, 2500 } },
+    static const struct {
+        int32_t ndim;
+        int64_t shape[4];
+    } shapes[] = {
+        { 1, { 37 } },          { 2, { 3, 67 } },   { 3, { 2, 3, 21 } },
+        { 4, { 2, 2, 3, 70 } }, { 2, { 2, 2500 } },
     };
     for (size_t s = 0; s < COUNT(shapes); s++)
         for (int in = 0; in < 3; in++)
@@ -284,7 +307,8 @@ static void test_types_and_layouts(void **state)
                 for (int layout = 0; layout < LAYOUTS; layout++) {
                     const int a = (int)(s + (size_t)(in + out + layout)) % 4;
                     const slg_softmax_opts o = options(layout % 2 ? 1 : 0.7, a);
-                    const int64_t none = 1, *lead = shapes[s].ndim > 1 ? shapes[s].shape : &none;
+                    const int64_t none = 1,
+                                  *lead = shapes[s].ndim > 1 ? shapes[s].shape : &none;
                     const int32_t lead_dims = shapes[s].ndim > 1 ? shapes[s].ndim - 1 : 1;
                     array x = random_array(types[in], shapes[s].ndim, shapes[s].shape,
                                            (enum layout)layout, 4, 0);
@@ -293,9 +317,11 @@ static void test_types_and_layouts(void **state)
                     array lse = new_array(layout % 3 ? SLG_F64 : SLG_F32, lead_dims, lead,
                                           (enum layout)((layout + in) % LAYOUTS));
                     ok(slg_softmax(ctx, &x.t, &o, &y.t, layout % 4 ? &lse.t : NULL));
-                    check_softmax(&x, o.temperature, &y, layout % 4 ? &lse : NULL, false, 0, algorithms[a]);
+                    check_softmax(&x, o.temperature, &y, layout % 4 ? &lse : NULL, false, 0,
+                                  algorithms[a]);
                     /* In place gives the bits that x would give beside a y of its own. */
-                    array z = new_array(types[in], shapes[s].ndim, shapes[s].shape, (enum layout)layout);
+                    array z = new_array(types[in], shapes[s].ndim, shapes[s].shape,
+                                        (enum layout)layout);
                     ok(slg_softmax(ctx, &x.t, &o, &z.t, NULL));
                     ok(slg_softmax(ctx, &x.t, &o, &x.t, NULL));
                     assert_memory_equal(x.memory, z.memory, x.bytes);
@@ -318,7 +344,8 @@ static void test_invariances(void **state)
         const slg_softmax_opts o = options(1, a);
         size_t top = 0;
         double sum = 0;
-        for (size_t i = 0; i < N; i++) x[i] = (float)rint(64 * 3 * normal()) / 64; /* shifts are exact */
+        for (size_t i = 0; i < N; i++)
+            x[i] = (float)rint(64 * 3 * normal()) / 64; /* shifts are exact */
         ok(slg_softmax(ctx, &tx, &o, &ty, NULL));
         for (size_t i = 0; i < N; i++) sum += (double)y[i], top = x[i] > x[top] ? i : top;
         assert_near(sum, 1, 1e-6, "sum");
@@ -328,13 +355,14 @@ static void test_invariances(void **state)
             ok(slg_softmax(ctx, &tm, &o, &tz, NULL));
             double more = extra_error(a, fabs((double)shifts[s]) + 20);
             for (size_t i = 0; i < N; i++)
-                assert_near((double)z[i], (double)y[i], (1.5e-6 + more) * (double)y[i], "shift %g",
-                            (double)shifts[s]);
+                assert_near((double)z[i], (double)y[i], (1.5e-6 + more) * (double)y[i],
+                            "shift %g", (double)shifts[s]);
         }
         for (size_t i = 0; i < N; i++) moved[i] = x[i * 5 % N];
         ok(slg_softmax(ctx, &tm, &o, &tz, NULL));
         for (size_t i = 0; i < N; i++)
-            assert_near((double)z[i], (double)y[i * 5 % N], 1.5e-6 * (double)z[i], "permutation");
+            assert_near((double)z[i], (double)y[i * 5 % N], 1.5e-6 * (double)z[i],
+                        "permutation");
     }
     slg_ctx_free(ctx);
 }

@@ -25,7 +25,8 @@ static void prepare(const function *f)
     for (int i = 0; i < f->count; i++) {
         float *data = (float *)(void *)&memory[i][16];
         bool rows = is_rows(&f->with[i]);
-        tensors[i] = rows ? slg_tensor_2d(data, SLG_F32, ROWS, COLS) : slg_tensor_1d(data, SLG_F32, ROWS);
+        tensors[i] = rows ? slg_tensor_2d(data, SLG_F32, ROWS, COLS)
+                          : slg_tensor_1d(data, SLG_F32, ROWS);
         for (int j = 0; j < ROWS * COLS && !is_out(i); j++) data[j] = (float)(j % 4);
         given[i] = &tensors[i];
     }
@@ -34,16 +35,17 @@ static void prepare(const function *f)
 
 /* The call as it stands fails with this status; the message starts with the function's name and
    contains all of the words, which end with NULL; nothing was written anywhere. */
-static void refused_at(int line, slg_status status, const slg_softmax_opts *o, const char *const *words)
+static void refused_at(int line, slg_status status, const slg_softmax_opts *o,
+                       const char *const *words)
 {
     slg_status got = now->call(ctx, given, o);
     const char *message = slg_ctx_message(ctx);
-    bool right = got == status && strncmp(message, now->name, strlen(now->name)) == 0
-              && strncmp(message + strlen(now->name), ": ", 2) == 0;
+    bool right = got == status && strncmp(message, now->name, strlen(now->name)) == 0 &&
+                 strncmp(message + strlen(now->name), ": ", 2) == 0;
     for (; *words && right; words++) right = strstr(message, *words) != NULL;
     if (!right)
-        fail_msg("line %d: %s gave %d, not %d; \"%s\" lacks \"%s\"", line, now->name, got, status, message,
-                 *words ? *words : now->name);
+        fail_msg("line %d: %s gave %d, not %d; \"%s\" lacks \"%s\"", line, now->name, got,
+                 status, message, *words ? *words : now->name);
     if (memcmp(memory, before, sizeof before) != 0)
         fail_msg("line %d: %s wrote, and failed: %s", line, now->name, message);
 }
@@ -53,8 +55,10 @@ static void refused_at(int line, slg_status status, const slg_softmax_opts *o, c
 #define refused_opts(status, o, ...) refused_at(__LINE__, status, o, WORDS(__VA_ARGS__))
 
 /* For each function, and each of its operands, anew. */
-#define EACH_FUNCTION(f) for (const function *f = functions; f < functions + COUNT(functions); f++)
-#define EACH_OPERAND(f, i) EACH_FUNCTION(f) for (int i = 0; i < f->count && (prepare(f), true); i++)
+#define EACH_FUNCTION(f)                                                                       \
+    for (const function *f = functions; f < functions + COUNT(functions); f++)
+#define EACH_OPERAND(f, i)                                                                     \
+    EACH_FUNCTION(f) for (int i = 0; i < f->count && (prepare(f), true); i++)
 
 static int setup(void **state)
 {
@@ -76,7 +80,8 @@ static int teardown(void **state)
 static void test_good_calls(void **state)
 {
     (void)state;
-    EACH_FUNCTION(f) {
+    EACH_FUNCTION(f)
+    {
         prepare(f);
         ok(f->call(ctx, given, NULL));
         assert_string_equal(slg_ctx_message(ctx), "");
@@ -96,7 +101,8 @@ static void test_good_calls(void **state)
 static void test_null(void **state)
 {
     (void)state;
-    EACH_OPERAND(f, i) {
+    EACH_OPERAND(f, i)
+    {
         const char *name = f->with[i].name;
         assert_int_equal(f->call(NULL, given, NULL), SLG_ERR_NULL);
         assert_memory_equal(memory, before, sizeof before);
@@ -113,19 +119,24 @@ static void test_null(void **state)
 static void test_dtype(void **state)
 {
     (void)state;
-    static const struct { int32_t code; const char *name; } types[] = {
-        { SLG_BF16, "bf16" }, { SLG_F16, "f16" }, { SLG_F64, "f64" }, { SLG_I32, "i32" },
-        { SLG_I64, "i64" },   { 6, "6" },         { -1, "-1" },       { INT32_MIN, "-2147483648" },
+    static const struct {
+        int32_t code;
+        const char *name;
+    } types[] = {
+        { SLG_BF16, "bf16" }, { SLG_F16, "f16" },           { SLG_F64, "f64" },
+        { SLG_I32, "i32" },   { SLG_I64, "i64" },           { 6, "6" },
+        { -1, "-1" },         { INT32_MIN, "-2147483648" },
     };
     EACH_OPERAND(f, i)
-        for (size_t t = 0; t < COUNT(types); t++) {
-            const operand *with = &f->with[i];
-            prepare(f);
-            tensors[i].dtype = types[t].code;
-            if (types[t].code == SLG_F64 && (with->flags & DOUBLES)) continue;
-            if ((types[t].code == SLG_BF16 || types[t].code == SLG_F16) && (with->flags & HALVES)) continue;
-            refused(SLG_ERR_DTYPE, with->name, types[t].name);
-        }
+    for (size_t t = 0; t < COUNT(types); t++) {
+        const operand *with = &f->with[i];
+        prepare(f);
+        tensors[i].dtype = types[t].code;
+        if (types[t].code == SLG_F64 && (with->flags & DOUBLES)) continue;
+        if ((types[t].code == SLG_BF16 || types[t].code == SLG_F16) && (with->flags & HALVES))
+            continue;
+        refused(SLG_ERR_DTYPE, with->name, types[t].name);
+    }
 }
 
 static void test_dimensions(void **state)
@@ -133,19 +144,20 @@ static void test_dimensions(void **state)
     (void)state;
     static const int32_t bad[] = { 0, 5, -1, INT32_MAX, INT32_MIN };
     EACH_OPERAND(f, i)
-        for (size_t b = 0; b < COUNT(bad); b++) {
-            char number[20];
-            prepare(f);
-            tensors[i].ndim = bad[b];
-            snprintf(number, sizeof number, "%d", bad[b]);
-            refused(SLG_ERR_SHAPE, f->with[i].name, number, "dimensions");
-        }
+    for (size_t b = 0; b < COUNT(bad); b++) {
+        char number[20];
+        prepare(f);
+        tensors[i].ndim = bad[b];
+        snprintf(number, sizeof number, "%d", bad[b]);
+        refused(SLG_ERR_SHAPE, f->with[i].name, number, "dimensions");
+    }
 }
 
 static void test_shapes(void **state)
 {
     (void)state;
-    EACH_OPERAND(f, i) {
+    EACH_OPERAND(f, i)
+    {
         const char *name = f->with[i].name;
         const bool rows = is_rows(&f->with[i]);
         const int32_t last = tensors[i].ndim - 1;
@@ -158,7 +170,8 @@ static void test_shapes(void **state)
         prepare(f);
         if (rows) {
             tensors[i].shape[1] = COLS - 1;
-            if (f->count > 1 && is_rows(&f->with[1])) refused(SLG_ERR_SHAPE, name, "[3, 4]", "[3, 5]");
+            if (f->count > 1 && is_rows(&f->with[1]))
+                refused(SLG_ERR_SHAPE, name, "[3, 4]", "[3, 5]");
             prepare(f);
             tensors[i].shape[0] = ROWS - 1;
             refused(SLG_ERR_SHAPE, name, "2", "3");
@@ -180,40 +193,44 @@ static void test_shapes(void **state)
 static void test_sizes_that_overflow(void **state)
 {
     (void)state;
-    static const int64_t sizes[][4] = { /* extents and strides */
-        { INT64_C(1) << 62, 4, 4, 1 }, { INT64_MAX, 2, 2, 1 }, { INT64_C(1) << 61, 1, 1, 1 },
-        { INT64_C(1) << 32, INT64_C(1) << 32, 1, 1 }, { 3, 5, INT64_MAX, 1 }, { 3, 5, INT64_MIN, 1 },
-        { 3, 5, 5, INT64_MAX / 2 }, { 2, 3, INT64_MAX / 4, INT64_MAX / 4 }, { 2, 5, INT64_C(1) << 61, 1 },
-        { INT64_C(1) << 33, INT64_C(1) << 33, 0, 0 },
+    static const int64_t sizes[][4] = {
+        /* extents and strides */
+        { INT64_C(1) << 62, 4, 4, 1 }, { INT64_MAX, 2, 2, 1 },
+        { INT64_C(1) << 61, 1, 1, 1 }, { INT64_C(1) << 32, INT64_C(1) << 32, 1, 1 },
+        { 3, 5, INT64_MAX, 1 },        { 3, 5, INT64_MIN, 1 },
+        { 3, 5, 5, INT64_MAX / 2 },    { 2, 3, INT64_MAX / 4, INT64_MAX / 4 },
+        { 2, 5, INT64_C(1) << 61, 1 }, { INT64_C(1) << 33, INT64_C(1) << 33, 0, 0 },
     };
     EACH_OPERAND(f, i)
-        for (size_t s = 0; s < COUNT(sizes); s++)
-            for (int null = 0; null < 2; null++) {
-                prepare(f);
-                tensors[i].ndim = 2;
-                memcpy(tensors[i].shape, sizes[s], 16), memcpy(tensors[i].stride, sizes[s] + 2, 16);
-                if (null) tensors[i].data = NULL;
-                refused(SLG_ERR_SHAPE, f->with[i].name, "overflows");
-            }
+    for (size_t s = 0; s < COUNT(sizes); s++)
+        for (int null = 0; null < 2; null++) {
+            prepare(f);
+            tensors[i].ndim = 2;
+            memcpy(tensors[i].shape, sizes[s], 16), memcpy(tensors[i].stride, sizes[s] + 2, 16);
+            if (null) tensors[i].data = NULL;
+            refused(SLG_ERR_SHAPE, f->with[i].name, "overflows");
+        }
 }
 
 static void test_alignment(void **state)
 {
     (void)state;
     EACH_OPERAND(f, i)
-        for (int off = 1; off < 4; off++) {
-            prepare(f);
-            tensors[i].data = (char *)tensors[i].data + off;
-            refused(SLG_ERR_RANGE, f->with[i].name, "aligned", "4 bytes");
-        }
+    for (int off = 1; off < 4; off++) {
+        prepare(f);
+        tensors[i].data = (char *)tensors[i].data + off;
+        refused(SLG_ERR_RANGE, f->with[i].name, "aligned", "4 bytes");
+    }
 }
 
 static void test_strides_that_share(void **state)
 {
     (void)state;
-    EACH_OPERAND(f, i) {
+    EACH_OPERAND(f, i)
+    {
         if (!is_out(i)) continue;
-        static const int64_t strides[][2] = { { 0, 1 }, { 5, 0 }, { 1, 1 }, { 4, 1 }, { 0, 0 }, { -4, 1 }, { 2, 1 }, { 1, 2 } };
+        static const int64_t strides[][2] = { { 0, 1 }, { 5, 0 },  { 1, 1 }, { 4, 1 },
+                                              { 0, 0 }, { -4, 1 }, { 2, 1 }, { 1, 2 } };
         for (size_t s = 0; s < COUNT(strides); s++) {
             prepare(f);
             memcpy(tensors[i].stride, strides[s], 16);
@@ -228,32 +245,32 @@ static void test_overlap(void **state)
 {
     (void)state;
     EACH_OPERAND(f, i)
-        for (int j = 0; j < f->count; j++) {
-            if (!is_out(i) || i == j) continue;
-            for (int shift = -1; shift <= 1; shift++) {
-                prepare(f);
-                float *base = tensors[j].data;
-                bool same_role = (is_rows(&f->with[i])) == (is_rows(&f->with[j]));
-                if (shift == 0 && same_role && f->with[i].may_be >> j & 1) continue;
-                tensors[i].data = base + shift;
-                refused(SLG_ERR_STRIDE, f->with[i].name, "overlap");
-            }
-            /* The same memory by other strides, of another type, or upside down. */
-            if (!(f->with[i].may_be >> j & 1)) continue;
+    for (int j = 0; j < f->count; j++) {
+        if (!is_out(i) || i == j) continue;
+        for (int shift = -1; shift <= 1; shift++) {
             prepare(f);
-            tensors[i].data = tensors[j].data;
-            tensors[i].stride[0] = 6;
-            refused(SLG_ERR_STRIDE, f->with[i].name, "overlap");
-            prepare(f);
-            tensors[i].data = (float *)tensors[j].data + (ROWS - 1) * COLS;
-            tensors[i].stride[0] = -COLS;
-            refused(SLG_ERR_STRIDE, f->with[i].name, "overlap");
-            if (!(f->with[i].flags & HALVES)) continue;
-            prepare(f);
-            tensors[i].data = tensors[j].data;
-            tensors[i].dtype = SLG_BF16;
+            float *base = tensors[j].data;
+            bool same_role = (is_rows(&f->with[i])) == (is_rows(&f->with[j]));
+            if (shift == 0 && same_role && f->with[i].may_be >> j & 1) continue;
+            tensors[i].data = base + shift;
             refused(SLG_ERR_STRIDE, f->with[i].name, "overlap");
         }
+        /* The same memory by other strides, of another type, or upside down. */
+        if (!(f->with[i].may_be >> j & 1)) continue;
+        prepare(f);
+        tensors[i].data = tensors[j].data;
+        tensors[i].stride[0] = 6;
+        refused(SLG_ERR_STRIDE, f->with[i].name, "overlap");
+        prepare(f);
+        tensors[i].data = (float *)tensors[j].data + (ROWS - 1) * COLS;
+        tensors[i].stride[0] = -COLS;
+        refused(SLG_ERR_STRIDE, f->with[i].name, "overlap");
+        if (!(f->with[i].flags & HALVES)) continue;
+        prepare(f);
+        tensors[i].data = tensors[j].data;
+        tensors[i].dtype = SLG_BF16;
+        refused(SLG_ERR_STRIDE, f->with[i].name, "overlap");
+    }
 }
 
 /* One element: views that are equal to the last field are still two outputs in one place. */
@@ -261,7 +278,8 @@ static void test_one_element(void **state)
 {
     (void)state;
     float x = 1, a = 7, b = 8;
-    slg_tensor tx = slg_tensor_1d(&x, SLG_F32, 1), ta = slg_tensor_1d(&a, SLG_F32, 1), tb = slg_tensor_1d(&b, SLG_F32, 1);
+    slg_tensor tx = slg_tensor_1d(&x, SLG_F32, 1), ta = slg_tensor_1d(&a, SLG_F32, 1),
+               tb = slg_tensor_1d(&b, SLG_F32, 1);
     assert_int_equal(slg_softmax(ctx, &tx, NULL, &ta, &ta), SLG_ERR_STRIDE);
     assert_int_equal(slg_log_softmax(ctx, &tx, NULL, &ta, &ta), SLG_ERR_STRIDE);
     assert_int_equal(slg_ext_exp(ctx, &tx, &ta, &ta), SLG_ERR_STRIDE);
@@ -278,11 +296,15 @@ static void test_one_element(void **state)
 static void test_option_values(void **state)
 {
     (void)state;
-    static const struct { double t; const char *said; } temperatures[] = {
-        { 0, "0" }, { -1, "-1" }, { -0.0, "0" }, { NAN, "nan" }, { INFINITY, "inf" }, { -INFINITY, "-inf" },
-        { 1e-40, "1e-40" }, { 1e40, "1e+40" },
+    static const struct {
+        double t;
+        const char *said;
+    } temperatures[] = {
+        { 0, "0" },          { -1, "-1" },          { -0.0, "0" },      { NAN, "nan" },
+        { INFINITY, "inf" }, { -INFINITY, "-inf" }, { 1e-40, "1e-40" }, { 1e40, "1e+40" },
     };
-    EACH_FUNCTION(f) {
+    EACH_FUNCTION(f)
+    {
         if (!f->opts) continue;
         prepare(f);
         for (size_t i = 0; i < COUNT(temperatures); i++) {
@@ -306,7 +328,8 @@ static void test_option_sizes(void **state)
 {
     (void)state;
     static const uint32_t bad[] = { 0, 4, 7, 4097, UINT32_MAX };
-    EACH_FUNCTION(f) {
+    EACH_FUNCTION(f)
+    {
         if (!f->opts) continue;
         prepare(f);
         for (size_t i = 0; i < COUNT(bad); i++) {
@@ -317,7 +340,10 @@ static void test_option_sizes(void **state)
             refused_opts(SLG_ERR_OPTIONS, &o, "size", number);
         }
         /* Longer than ours: allowed if all the rest is 0. */
-        struct { slg_softmax_opts o; char more[40]; } big; /* 24 bytes are known, the last is 63 */
+        struct {
+            slg_softmax_opts o;
+            char more[40];
+        } big; /* 24 bytes are known, the last is 63 */
         slg_softmax_opts_init(&big.o, sizeof big);
         assert_int_equal(big.o.size, sizeof big);
         ok(f->call(ctx, given, &big.o));
@@ -347,17 +373,20 @@ static void test_option_sizes(void **state)
 
 static double pieces[2][24], merged[3][8], merged_before[3][8];
 
-static void merge_refused(int line, slg_status status, const slg_tensor *m, const slg_tensor *n, slg_tensor *mo,
-                          slg_tensor *no, slg_tensor *lse, const char *const *words)
+static void merge_refused(int line, slg_status status, const slg_tensor *m, const slg_tensor *n,
+                          slg_tensor *mo, slg_tensor *no, slg_tensor *lse,
+                          const char *const *words)
 {
     slg_status got = slg_partial_merge(ctx, m, n, mo, no, lse);
     const char *message = slg_ctx_message(ctx);
     bool right = got == status && strncmp(message, "slg_partial_merge: ", 19) == 0;
     for (; *words && right; words++) right = strstr(message, *words) != NULL;
-    if (!right) fail_msg("line %d: %d, not %d; \"%s\" lacks \"%s\"", line, got, status, message, *words ? *words : "");
+    if (!right)
+        fail_msg("line %d: %d, not %d; \"%s\" lacks \"%s\"", line, got, status, message,
+                 *words ? *words : "");
     assert_memory_equal(merged, merged_before, sizeof merged);
 }
-#define MERGE_REFUSED(status, m, n, mo, no, lse, ...) \
+#define MERGE_REFUSED(status, m, n, mo, no, lse, ...)                                          \
     merge_refused(__LINE__, status, m, n, mo, no, lse, WORDS(__VA_ARGS__))
 
 static void test_merge(void **state)
@@ -365,7 +394,8 @@ static void test_merge(void **state)
     (void)state;
     memset(merged, 0x5C, sizeof merged), memset(pieces, 0, sizeof pieces);
     memcpy(merged_before, merged, sizeof merged);
-    const slg_tensor m = slg_tensor_2d(pieces[0], SLG_F32, 4, 3), n = slg_tensor_2d(pieces[1], SLG_F32, 4, 3);
+    const slg_tensor m = slg_tensor_2d(pieces[0], SLG_F32, 4, 3),
+                     n = slg_tensor_2d(pieces[1], SLG_F32, 4, 3);
     slg_tensor good[3], *out[] = { &good[0], &good[1], &good[2] }, bad;
     for (int i = 0; i < 3; i++) good[i] = slg_tensor_1d(merged[i], SLG_F32, 3);
     static const char *const names[] = { "m_out", "n_out", "lse" };
@@ -378,7 +408,8 @@ static void test_merge(void **state)
         bad = i ? n : m, bad.dtype = SLG_F64, in[i] = &bad;
         MERGE_REFUSED(SLG_ERR_DTYPE, in[0], in[1], out[0], out[1], out[2], name, "f64", "f32");
         bad = i ? n : m, bad.ndim = 3;
-        MERGE_REFUSED(SLG_ERR_SHAPE, in[0], in[1], out[0], out[1], out[2], name, "3 dimensions");
+        MERGE_REFUSED(SLG_ERR_SHAPE, in[0], in[1], out[0], out[1], out[2], name,
+                      "3 dimensions");
         bad = i ? n : m, bad.shape[0] = 2;
         MERGE_REFUSED(SLG_ERR_SHAPE, in[0], in[1], out[0], out[1], out[2], "[2, 3]", "[4, 3]");
         bad = i ? n : m, bad.data = NULL;
@@ -390,7 +421,8 @@ static void test_merge(void **state)
         slg_tensor *o[] = { &good[0], &good[1], &good[2] };
         o[i] = &bad;
         bad = good[i], bad.dtype = i < 2 ? SLG_F64 : SLG_BF16;
-        MERGE_REFUSED(SLG_ERR_DTYPE, &m, &n, o[0], o[1], o[2], names[i], i < 2 ? "f64" : "bf16");
+        MERGE_REFUSED(SLG_ERR_DTYPE, &m, &n, o[0], o[1], o[2], names[i],
+                      i < 2 ? "f64" : "bf16");
         bad = good[i], bad.shape[0] = 2;
         MERGE_REFUSED(SLG_ERR_SHAPE, &m, &n, o[0], o[1], o[2], names[i], "[2]", "[3]");
         bad = slg_tensor_2d(merged[i], SLG_F32, 3, 1);
@@ -409,7 +441,8 @@ static void test_merge(void **state)
         }
     }
     /* A vector of pairs is one row. */
-    const slg_tensor m1 = slg_tensor_1d(pieces[0], SLG_F32, 4), n1 = slg_tensor_1d(pieces[1], SLG_F32, 4);
+    const slg_tensor m1 = slg_tensor_1d(pieces[0], SLG_F32, 4),
+                     n1 = slg_tensor_1d(pieces[1], SLG_F32, 4);
     MERGE_REFUSED(SLG_ERR_SHAPE, &m1, &n1, out[0], NULL, NULL, "m_out", "[3]", "[1]");
     MERGE_REFUSED(SLG_ERR_SHAPE, &m1, &n, NULL, NULL, NULL, "n", "[4, 3]", "[4]");
     ok(slg_partial_merge(ctx, &m, &n, out[0], out[1], out[2]));
@@ -423,7 +456,8 @@ static bool no_memory;
 static void *may_fail(void *user, size_t alignment, size_t size)
 {
     (void)user;
-    return no_memory ? NULL : aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+    return no_memory ? NULL
+                     : aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
 }
 
 static void give_back(void *user, void *p)
@@ -443,7 +477,8 @@ static void test_out_of_memory(void **state)
     ok(slg_ctx_create(&co, &c));
     for (int split = 0; split < 2; split++) {
         const int64_t cols = split ? 400000 : 1000;
-        array x = random_array(split ? SLG_F32 : SLG_BF16, 2, (const int64_t[]){ 1, cols }, DENSE, 1, 0);
+        array x = random_array(split ? SLG_F32 : SLG_BF16, 2, (const int64_t[]){ 1, cols },
+                               DENSE, 1, 0);
         array y = new_2d(SLG_F32, 1, cols, DENSE);
         const slg_softmax_opts o = options(1, split ? 0 : SLG_TWO_PASS);
         unsigned char *kept = malloc(y.bytes);
@@ -464,20 +499,13 @@ static void test_out_of_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_good_calls),
-        cmocka_unit_test(test_null),
-        cmocka_unit_test(test_dtype),
-        cmocka_unit_test(test_dimensions),
-        cmocka_unit_test(test_shapes),
-        cmocka_unit_test(test_sizes_that_overflow),
-        cmocka_unit_test(test_alignment),
-        cmocka_unit_test(test_strides_that_share),
-        cmocka_unit_test(test_overlap),
-        cmocka_unit_test(test_one_element),
-        cmocka_unit_test(test_option_values),
-        cmocka_unit_test(test_option_sizes),
-        cmocka_unit_test(test_merge),
-        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_good_calls),    cmocka_unit_test(test_null),
+        cmocka_unit_test(test_dtype),         cmocka_unit_test(test_dimensions),
+        cmocka_unit_test(test_shapes),        cmocka_unit_test(test_sizes_that_overflow),
+        cmocka_unit_test(test_alignment),     cmocka_unit_test(test_strides_that_share),
+        cmocka_unit_test(test_overlap),       cmocka_unit_test(test_one_element),
+        cmocka_unit_test(test_option_values), cmocka_unit_test(test_option_sizes),
+        cmocka_unit_test(test_merge),         cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

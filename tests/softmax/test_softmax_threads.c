@@ -42,7 +42,8 @@ static void new_call(call *c, const function *f, int64_t rows, int64_t cols, int
         c->a[i] = new_array(type, is_rows(with) ? 2 : 1, shape, layout);
         for (int64_t r = 0, k = 0; !is_output(with) && r < rows; r++)
             for (int64_t at = 0; at < (is_rows(with) ? cols : 1); at++, k = (k + 1) % PERIOD)
-                memcpy(is_rows(with) ? element(&c->a[i].t, r, at) : per_row(&c->a[i].t, r), &bits[k], item_size(type));
+                memcpy(is_rows(with) ? element(&c->a[i].t, r, at) : per_row(&c->a[i].t, r),
+                       &bits[k], item_size(type));
         c->t[i] = with->flags & OPTIONAL && !all ? NULL : &c->a[i].t;
     }
     if (rows <= 2) return;
@@ -77,17 +78,20 @@ static unsigned char *results_of(const call *c, size_t *bytes)
     unsigned char *all = malloc(*bytes), *p = all;
     assert_non_null(all);
     for (int i = 0; i < c->f->count; i++)
-        if (is_output(&c->f->with[i])) memcpy(p, c->a[i].memory, c->a[i].bytes), p += c->a[i].bytes;
+        if (is_output(&c->f->with[i]))
+            memcpy(p, c->a[i].memory, c->a[i].bytes), p += c->a[i].bytes;
     return all;
 }
 
-static void assert_results(const call *c, const unsigned char *want, const char *what, int64_t number)
+static void assert_results(const call *c, const unsigned char *want, const char *what,
+                           int64_t number)
 {
     size_t bytes;
     unsigned char *got = results_of(c, &bytes);
     if (memcmp(got, want, bytes) != 0)
-        fail_msg("%s, %lld x %lld, algorithm %d: other bits %s %lld", c->f->name, (long long)c->a[0].t.shape[0],
-                 (long long)c->a[0].t.shape[1], (int)c->o.algorithm, what, (long long)number);
+        fail_msg("%s, %lld x %lld, algorithm %d: other bits %s %lld", c->f->name,
+                 (long long)c->a[0].t.shape[0], (long long)c->a[0].t.shape[1],
+                 (int)c->o.algorithm, what, (long long)number);
     free(got);
 }
 
@@ -137,8 +141,8 @@ static void test_same_bits(void **state)
 {
     contexts c = all_contexts(*(const int32_t *)*state);
     static const int64_t shapes[][2] = {
-        { 3, 17 },    { 1, 64 },    { 20, 1000 },   { 300, 300 },   { 100, 3001 },  { 20, 9000 },
-        { 1, 65535 }, { 1, 65536 }, { 2, 70001 },   { 1, 131072 },  { 7, 70001 },   { 1, 600003 },
+        { 3, 17 },    { 1, 64 },    { 20, 1000 }, { 300, 300 },  { 100, 3001 }, { 20, 9000 },
+        { 1, 65535 }, { 1, 65536 }, { 2, 70001 }, { 1, 131072 }, { 7, 70001 },  { 1, 600003 },
     };
     for (size_t s = 0; s < COUNT(shapes); s++)
         for (size_t f = 0; f < COUNT(functions); f++) {
@@ -146,12 +150,15 @@ static void test_same_bits(void **state)
             if (f > 2 && cells > 300000) continue; /* rows are not split there */
             /* The whole list for softmax; the rest of the functions have one way each. */
             for (int variant = 0; variant < (f == 0 ? 7 : 1 + (cells < 100000)); variant++) {
-                slg_softmax_opts o = options(variant == 6 ? 0.7 : 1, variant >= 1 && variant <= 3 && f == 0 ? variant : 0);
+                slg_softmax_opts o =
+                    options(variant == 6 ? 0.7 : 1,
+                            variant >= 1 && variant <= 3 && f == 0 ? variant : 0);
                 o.reread = variant == 4;
                 if (o.algorithm && cells > 200000) continue;
                 call one;
-                new_call(&one, &functions[f], shapes[s][0], shapes[s][1], variant == 6 ? SLG_BF16 : SLG_F32, &o,
-                         variant == 5 || f > 0, s % 2 ? OFF_LINE : DENSE);
+                new_call(&one, &functions[f], shapes[s][0], shapes[s][1],
+                         variant == 6 ? SLG_BF16 : SLG_F32, &o, variant == 5 || f > 0,
+                         s % 2 ? OFF_LINE : DENSE);
                 compare(&c, &one, variant > 0);
                 free_call(&one);
             }
@@ -184,7 +191,8 @@ static void test_second_call_allocates_nothing(void **state)
         slg_ctx *ctx;
         if (*(const int32_t *)*state > kernels_cpu_isa()) skip();
         slg_ctx_opts_init(&co, sizeof co);
-        co.isa = *(const int32_t *)*state, co.num_threads = threads, co.alloc = count_alloc, co.free = count_free;
+        co.isa = *(const int32_t *)*state, co.num_threads = threads, co.alloc = count_alloc,
+        co.free = count_free;
         ok(slg_ctx_create(&co, &ctx));
         for (size_t s = 0; s < COUNT(shapes); s++)
             for (size_t f = 0; f < COUNT(functions); f++)
@@ -192,7 +200,8 @@ static void test_second_call_allocates_nothing(void **state)
                     for (int32_t dtype = SLG_F32; dtype <= SLG_F16; dtype++) {
                         const slg_softmax_opts o = options(1, a);
                         call one;
-                        new_call(&one, &functions[f], shapes[s][0], shapes[s][1], dtype, &o, true, GAPS);
+                        new_call(&one, &functions[f], shapes[s][0], shapes[s][1], dtype, &o,
+                                 true, GAPS);
                         run(&one, ctx, true);
                         const int before = allocations;
                         run(&one, ctx, true), run(&one, ctx, true);
@@ -213,9 +222,9 @@ static uint32_t mode_at(int i)
     uint32_t csr = 0x1F80u | (uint32_t)(i & 3) << 13;
     if (i & 4) csr |= 0x8000u;
     if (i & 8) csr |= 0x40u;
-    if (i & 16) csr |= 0x15u;             /* invalid, divide by zero, underflow seen */
-    if (i & 32) csr &= ~0x1F80u;          /* and none masked */
-    return i & 32 ? csr & ~0x3Fu : csr;   /* (a flag that is up would trap at once) */
+    if (i & 16) csr |= 0x15u;           /* invalid, divide by zero, underflow seen */
+    if (i & 32) csr &= ~0x1F80u;        /* and none masked */
+    return i & 32 ? csr & ~0x3Fu : csr; /* (a flag that is up would trap at once) */
 }
 
 enum { MODES = 64 };
@@ -228,7 +237,8 @@ static slg_status in_mode(uint32_t csr, call *c, slg_ctx *ctx, bool with_opts)
     const uint32_t after = _mm_getcsr();
     _mm_setcsr(old);
     if (after != csr)
-        fail_msg("%s: MXCSR was %04x, is %04x; status %d", c->f->name, (unsigned)csr, (unsigned)after, (int)status);
+        fail_msg("%s: MXCSR was %04x, is %04x; status %d", c->f->name, (unsigned)csr,
+                 (unsigned)after, (int)status);
     return status;
 }
 
@@ -236,13 +246,16 @@ static void test_mode(void **state)
 {
     const int32_t isa = *(const int32_t *)*state;
     slg_ctx *ctxs[] = { new_ctx(isa, 1), new_ctx(isa, 2) };
-    static const int64_t shapes[][2] = { { 1, 5 }, { 5, 100 }, { 1, 1000 }, { 1, 3000 }, { 2, 70001 } };
+    static const int64_t shapes[][2] = {
+        { 1, 5 }, { 5, 100 }, { 1, 1000 }, { 1, 3000 }, { 2, 70001 }
+    };
     for (size_t s = 0; s < COUNT(shapes); s++)
         for (size_t f = 0; f < COUNT(functions); f++)
             for (int variant = 0; variant < (f == 0 ? 5 : 2); variant++) {
                 const slg_softmax_opts o = options(1, f == 0 && variant ? variant - 1 : 0);
                 call one;
-                new_call(&one, &functions[f], shapes[s][0], shapes[s][1], SLG_F32, &o, variant == 1, DENSE);
+                new_call(&one, &functions[f], shapes[s][0], shapes[s][1], SLG_F32, &o,
+                         variant == 1, DENSE);
                 /* Values that raise every flag there is, and make subnormals. */
                 float *x = one.a[0].t.data;
                 for (int64_t i = 0; i < shapes[s][1]; i += 3) x[i] *= 30;
@@ -272,7 +285,8 @@ static void test_mode_after_errors(void **state)
                 assert_int_equal(in_mode(mode_at(m), &one, ctx, false), SLG_ERR_DTYPE);
                 one.a[mistake].t.dtype = SLG_F32;
                 one.o.temperature = -1;
-                if (functions[f].opts) assert_int_equal(in_mode(mode_at(m), &one, ctx, true), SLG_ERR_RANGE);
+                if (functions[f].opts)
+                    assert_int_equal(in_mode(mode_at(m), &one, ctx, true), SLG_ERR_RANGE);
                 free_call(&one);
             }
     slg_ctx_free(ctx);
@@ -283,7 +297,8 @@ static void test_mode_of_merge(void **state)
     slg_ctx *ctx = ctx_of(state);
     const float m[] = { 1, 1.5f, 1 }, n[] = { 0, -100, 3e38f };
     float m_out, n_out, lse;
-    slg_tensor tm = slg_tensor_1d(m, SLG_F32, 3), tn = slg_tensor_1d(n, SLG_F32, 3), to = slg_tensor_1d(&m_out, SLG_F32, 1);
+    slg_tensor tm = slg_tensor_1d(m, SLG_F32, 3), tn = slg_tensor_1d(n, SLG_F32, 3),
+               to = slg_tensor_1d(&m_out, SLG_F32, 1);
     slg_tensor te = slg_tensor_1d(&n_out, SLG_F32, 1), tl = slg_tensor_1d(&lse, SLG_F32, 1);
     for (int i = 0; i < MODES; i++) {
         const uint32_t old = _mm_getcsr();
@@ -307,10 +322,8 @@ static void test_mode_of_merge(void **state) { (void)state, skip(); }
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        EACH_ISA(test_same_bits),
-        EACH_ISA(test_second_call_allocates_nothing),
-        EACH_ISA(test_mode),
-        EACH_ISA(test_mode_after_errors),
+        EACH_ISA(test_same_bits),     EACH_ISA(test_second_call_allocates_nothing),
+        EACH_ISA(test_mode),          EACH_ISA(test_mode_after_errors),
         EACH_ISA(test_mode_of_merge),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
