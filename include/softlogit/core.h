@@ -180,6 +180,43 @@ SLG_API size_t slg_struct_size(const char *name);
 
 enum slg_reduction { SLG_NONE = 0, SLG_MEAN = 1, SLG_SUM = 2 };
 
+/* ---- Random numbers -------------------------------------------------------------------- */
+
+/*
+ * Random numbers are a function of a counter: number i of a stream is f(seed, i), the same bits
+ * on every machine, ISA level and number of threads. The caller owns the state. A call that
+ * draws n numbers uses i = offset to offset + n - 1 and adds n to offset; its header says n.
+ * Distinct seeds give independent streams; to jump, set offset. 16 bytes, frozen.
+ *
+ * f is Philox-4x32-10 (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", 2011) with
+ * key = seed and counter = i / 2: its four 32-bit words make two 64-bit numbers, low word first.
+ */
+typedef struct slg_rng {
+    uint64_t seed;
+    uint64_t offset; /* numbers drawn so far; wraps around at 2^64 */
+} slg_rng;
+
+enum slg_distribution {
+    SLG_UNIFORM = 0, /* in (0, 1), both ends left out */
+    SLG_NORMAL = 1,  /* mean 0, variance 1; magnitudes up to 6.7 */
+    SLG_GUMBEL = 2   /* -log(-log(uniform)): arg-max of log p + this is a sample of p */
+};
+
+/*
+ * Fills out with random numbers in row-major order: element i is number rng->offset + i. Advances
+ * rng->offset by the number of elements. Uniform numbers are (k + 1/2) 2^-23 in float32, with k
+ * the top 23 bits of the number, and (k + 1/2) 2^-52 in float64. The others are computed in
+ * double with the C library's log and cos, and rounded.
+ *
+ *   rng           in/out  not NULL
+ *   distribution  in      slg_distribution
+ *   out           out     f32, f64, any shape and strides
+ *
+ * Errors: SLG_ERR_NULL, SLG_ERR_SHAPE, SLG_ERR_DTYPE, SLG_ERR_STRIDE; SLG_ERR_RANGE for an unknown
+ * distribution. Nothing has changed then. Since 0.1.
+ */
+SLG_API slg_status slg_random(slg_ctx *ctx, slg_rng *rng, int32_t distribution, slg_tensor *out);
+
 #ifdef __cplusplus
 }
 #endif

@@ -11,6 +11,7 @@
     S(slg_tensor)            \
     S(slg_ctx_opts)          \
     S(slg_ctx_info_t)        \
+    S(slg_rng)               \
     S(slg_softmax_opts)      \
     S(slg_logits)            \
     S(slg_logits_grad)       \

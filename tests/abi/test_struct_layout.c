@@ -54,6 +54,10 @@ AT(slg_ctx_info_t, l3_bytes, 88)
 AT(slg_ctx_info_t, scratch_bytes, 96)
 AT(slg_ctx_info_t, scratch_peak_bytes, 104)
 
+SIZE(slg_rng, 16)
+AT(slg_rng, seed, 0)
+AT(slg_rng, offset, 8)
+
 SIZE(slg_softmax_opts, 24)
 AT(slg_softmax_opts, size, 0)
 AT(slg_softmax_opts, algorithm, 4)
@@ -137,6 +141,7 @@ _Static_assert(SLG_ISA_AUTO == 0 && SLG_ISA_PORTABLE == 1 && SLG_ISA_AVX2 == 2 &
                    SLG_ISA_AVX512 == 3,
                "slg_isa");
 _Static_assert(SLG_NONE == 0 && SLG_MEAN == 1 && SLG_SUM == 2, "slg_reduction");
+_Static_assert(SLG_UNIFORM == 0 && SLG_NORMAL == 1 && SLG_GUMBEL == 2, "slg_distribution");
 _Static_assert(SLG_SGD == 1 && SLG_ADAMW == 2, "slg_optimizer_kind");
 
 /* Bindings check their declarations by this. */
@@ -146,6 +151,7 @@ static void test_struct_size(void **state)
     CHECK(slg_tensor)
     CHECK(slg_ctx_opts)
     CHECK(slg_ctx_info_t)
+    CHECK(slg_rng)
     CHECK(slg_softmax_opts)
     CHECK(slg_logits)
     CHECK(slg_logits_grad)

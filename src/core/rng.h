@@ -1,0 +1,23 @@
+/*
+ * rng.h - random numbers as a function of a counter: see slg_rng in softlogit/core.h. No state, so
+ * any task may draw any number, and results do not depend on who draws it.
+ */
+#ifndef SLG_CORE_RNG_H
+#define SLG_CORE_RNG_H
+
+#include <stdint.h>
+
+#include "softlogit/core.h"
+
+/* Ten rounds of Philox-4x32. */
+void philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
+
+/* Number `index` of the stream of a seed: 64 random bits. */
+uint64_t rng_number(uint64_t seed, uint64_t index);
+
+/* The same as a number in (0, 1), both ends left out; and by the other distributions. */
+double rng_uniform(uint64_t seed, uint64_t index);
+double rng_normal(uint64_t seed, uint64_t index);
+double rng_gumbel(uint64_t seed, uint64_t index);
+
+#endif
