@@ -103,7 +103,13 @@ void run_exp_emit_q(const kernels &k, buffers &b)
 }
 void run_exp_store(const kernels &k, buffers &b)
 {
-    benchmark::DoNotOptimize(k.exp_store(b.n, b.x, &b.arg, b.out.ref, b.y));
+    benchmark::DoNotOptimize(k.exp_store(b.n, b.x, &b.arg, b.out.ref, b.y, 0));
+}
+void run_emit_lse(const kernels &k, buffers &b)
+{
+    lse_part part = { 0.0, -INFINITY, -INFINITY };
+    k.emit_lse(b.n, b.x, &b.out, b.y, b.n, b.x, &b.arg, &part);
+    benchmark::DoNotOptimize(part);
 }
 void run_lse_dot(const kernels &k, buffers &b)
 {
@@ -173,7 +179,7 @@ void run_mul(const kernels &k, buffers &b) { k.mul(b.n, b.p, b.y); }
 void run_mask(const kernels &k, buffers &b) { k.mask(b.n, b.x, b.p, b.y); }
 void run_scale(const kernels &k, buffers &b) { k.scale(b.n, b.x, 0.5f, b.y); }
 void run_add(const kernels &k, buffers &b) { k.add(b.n, b.g, b.y); }
-void run_stream(const kernels &k, buffers &b) { k.stream(b.n, b.x, b.y); }
+void run_stream(const kernels &k, buffers &b) { k.stream(b.n, b.x, 1.0f, b.y); }
 void run_widen_bf16(const kernels &k, buffers &b) { k.widen_bf16(b.n, b.half, b.y); }
 void run_widen_f16(const kernels &k, buffers &b) { k.widen_f16(b.n, b.half, b.y); }
 void run_narrow_bf16(const kernels &k, buffers &b) { k.narrow_bf16(b.n, b.x, b.half); }

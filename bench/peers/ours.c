@@ -87,11 +87,11 @@ const candidate ours_softmax_normal = { "ours-sd3",  OURS,
                                         free_state,  NULL };
 /* slg_algorithm: the textbook forms, on the library's vectors. They stand in for the peers that
    are not packaged. */
-const candidate ours_two_pass = { "two-pass",  PEER, "1",        classic_prepare,
+const candidate ours_two_pass = { "two-pass",  FORM, "1",        classic_prepare,
                                   softmax_run, NULL, free_state, NULL };
-const candidate ours_recompute = { "recompute", PEER, "2",        classic_prepare,
+const candidate ours_recompute = { "recompute", FORM, "2",        classic_prepare,
                                    softmax_run, NULL, free_state, NULL };
-const candidate ours_reload = { "reload",    PEER, "3",        classic_prepare,
+const candidate ours_reload = { "reload",    FORM, "3",        classic_prepare,
                                 softmax_run, NULL, free_state, NULL };
 const candidate ours_log_softmax = { "ours",          OURS, NULL,       softmax_prepare,
                                      log_softmax_run, NULL, free_state, NULL };

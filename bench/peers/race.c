@@ -167,7 +167,7 @@ static double goal_value(const result *res, const goal *g)
     bool any = !strcmp(g->of, "best");
     for (int i = 1; i < res->num_field; i++) {
         const entry *e = &res->field[i];
-        if (e->c->role != PEER || e->wrong) continue;
+        if ((e->c->role != PEER && (any || e->c->role != FORM)) || e->wrong) continue;
         if (any || !strncmp(e->c->name, g->of, strlen(g->of))) best = fmin(best, e->ratio);
     }
     return best;

@@ -23,7 +23,8 @@ enum { MAX_FIELD = 24, MAX_GOALS = 6, MAX_TRIALS = 31, MAX_BUFFERS = 24 };
 /* Logits: normal with standard deviation 3 or 30, or sd 3 with half of them -inf. */
 typedef enum input { NORMAL, WIDE, MASKED } input;
 
-typedef enum role { OURS, PEER, FLOOR } role;
+/* FORM: another form of our own, for the comparison; not among "best". */
+typedef enum role { OURS, PEER, FORM, FLOOR } role;
 
 typedef enum goal_kind {
     NO_GOAL,

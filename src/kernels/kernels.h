@@ -88,6 +88,8 @@ typedef struct sgd_arg {
  * lse                add a piece of a row to *part (see LSE_EMPTY). -inf adds nothing. NaN, +inf,
  *                    and values past EXP_LIMIT make sum or max say so: see lse_kind.
  * exp_emit           pass 2, see exp_emit. exp_emit_q: y = a exp(..) 2^-ref + b q, 0 where x = -inf
+ * emit_lse           exp_emit, streaming, of n_out floats of x (c 0, T 1, pre 0; y aligned to 64
+ *                    bytes), and lse of n_in floats of next (1 to KERNEL_BLOCK; T 1, pre 0), at once
  * lse_dot            lse of x, with sums of p v and p v^2 in the same scale: p = exp(x ..) 2^-ref,
  *                    v = x - y, or x - shift where y is NULL; nothing is added where p is 0
  * exp_emit2          d = ax exp(x ..) 2^-refx + ay exp(y ..) 2^-refy; 0 where x is -inf; no c
@@ -96,7 +98,8 @@ typedef struct sgd_arg {
  *                    where the row is not ordinary (see lse_kind): the caller then does as usual.
  *                    n <= SHORT_ROW: subnormal results are 0 in the caller's own mode too.
  * exp_store          y = exp(..) 2^-ref, for x <= ref's place + 2^30; their sum. With max and scale:
- *                    softmax_row in pieces of ROW_SEGMENT
+ *                    softmax_row in pieces of ROW_SEGMENT. x + ahead is fetched
+ *                    on the way: the next row, or 0
  * ext_exp            exp(x) = m 2^e; x clamped to +-2^21
  * softmax_two_pass, softmax_recompute, softmax_reload: of x * scale, a row at once. False, and y
  *                    untouched, for n = 0, an infinite maximum and, in the first, a NaN or a
@@ -112,7 +115,7 @@ typedef struct sgd_arg {
  * mul                y = y * x; 0 where x is 0, whatever y is
  * mask               y = m != 0 ? x : -inf
  * scale              y = a x; add: y = y + x
- * stream             y = x past the caches: x and y aligned to 64 bytes, n a multiple of 16, and no
+ * stream             y = a x past the caches: x and y aligned to 64 bytes, n a multiple of 16, and no
  *                    overlap; sfence is the caller's
  */
 #define SLG_KERNELS(K)                                                                             \
@@ -120,6 +123,9 @@ typedef struct sgd_arg {
     K(void, exp_emit, (size_t n, const float *x, const exp_out *e, float *y, int store))           \
     K(void, exp_emit_q,                                                                            \
       (size_t n, const float *x, const exp_out *e, float b, const float *q, float *y, int store))  \
+    K(void, emit_lse,                                                                              \
+      (size_t n_out, const float *x, const exp_out *e, float *y, size_t n_in, const float *next,   \
+       const exp_arg *arg, lse_part *part))                                                        \
     K(void, lse_dot,                                                                               \
       (size_t n, const float *x, const float *y, float shift, const exp_arg *arg, lse_part *part,  \
        double dot[2]))                                                                             \
@@ -130,7 +136,8 @@ typedef struct sgd_arg {
       (size_t n, const float *x, const exp_out *e, float b, const float *y, float shift, float *d, \
        int store))                                                                                 \
     K(bool, softmax_row, (size_t n, const float *x, const exp_arg *arg, float *y, lse_part *part)) \
-    K(double, exp_store, (size_t n, const float *x, const exp_arg *arg, float ref, float *y))      \
+    K(double, exp_store,                                                                           \
+      (size_t n, const float *x, const exp_arg *arg, float ref, float *y, size_t ahead))           \
     K(void, log_emit, (size_t n, const float *x, const log_arg *arg, float *y, int store))         \
     K(void, softmax_bwd,                                                                           \
       (size_t n, const float *y, const float *dy, float dot, float s, float *dx))                  \
@@ -152,7 +159,7 @@ typedef struct sgd_arg {
     K(void, mask, (size_t n, const float *x, const float *m, float *y))                            \
     K(void, scale, (size_t n, const float *x, float a, float *y))                                  \
     K(void, add, (size_t n, const float *x, float *y))                                             \
-    K(void, stream, (size_t n, const float *x, float *y))                                          \
+    K(void, stream, (size_t n, const float *x, float a, float *y))                                 \
     K(void, widen_bf16, (size_t n, const uint16_t *x, float *y))                                   \
     K(void, widen_f16, (size_t n, const uint16_t *x, float *y))                                    \
     K(void, narrow_bf16, (size_t n, const float *x, uint16_t *y))                                  \

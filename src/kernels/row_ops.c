@@ -188,9 +188,10 @@ void KERNEL(add)(size_t n, const float *x, float *y)
         store_at(y, i, n, vf_add(load_at(y, i, n, 0.0f), load_at(x, i, n, 0.0f)));
 }
 
-void KERNEL(stream)(size_t n, const float *x, float *y)
+void KERNEL(stream)(size_t n, const float *x, float a, float *y)
 {
-    for (size_t i = 0; i < n; i += VF_LEN) vf_stream(y + i, vf_load(x + i));
+    const vf f = vf_set(a);
+    for (size_t i = 0; i < n; i += VF_LEN) vf_stream(y + i, vf_mul(f, vf_load(x + i)));
 }
 
 void KERNEL(mul)(size_t n, const float *x, float *y)

@@ -112,10 +112,12 @@ static inline double exp_segment(size_t n, const float *x, const exp_consts *k, 
     return sum;
 }
 
-double KERNEL(exp_store)(size_t n, const float *x, const exp_arg *arg, float ref, float *y)
+double KERNEL(exp_store)(size_t n, const float *x, const exp_arg *arg, float ref, float *y,
+                         size_t ahead)
 {
     const exp_consts k = exp_setup(arg, ref, 1.0f);
-    return arg->plain ? exp_segment(n, x, &k, y, true, 0) : exp_segment(n, x, &k, y, false, 0);
+    return arg->plain ? exp_segment(n, x, &k, y, true, ahead)
+                      : exp_segment(n, x, &k, y, false, ahead);
 }
 
 static inline void share_row(size_t n, float *y, float sum)

@@ -98,6 +98,11 @@ static void solve(const loss_call *c, loss_row *r)
     r->loss = term(r->weight, loss);
 }
 
+static bool common(const loss_call *c, const loss_row *r)
+{
+    return !c->target.has_prob && !(c->target.class_weight && r->sums[LIVE] > 0);
+}
+
 /* a p - b q, where q is not constant over classes. */
 static void emit(const loss_call *c, const loss_row *r, int64_t col, int64_t n, const float *x,
                  const float *teacher, float *d, int store)
@@ -108,7 +113,7 @@ static void emit(const loss_call *c, const loss_row *r, int64_t col, int64_t n, 
     const float *w = c->target.class_weight ? c->target.class_weight + col : NULL;
     double factor = loss_factor(r), even = 0;
     if (r->sums[LIVE] > 0) even = o->label_smoothing / r->sums[LIVE];
-    if (!c->target.has_prob && !(w && even > 0)) {
+    if (common(c, r)) {
         loss_emit_common(c, r, n, x, d, store);
         return;
     }
@@ -136,6 +141,7 @@ static const loss_method method = {
     .reduce = reduce,
     .solve = solve,
     .emit = emit,
+    .common = common,
 };
 
 static slg_status cross_entropy(slg_ctx *ctx, const slg_logits *logits, const slg_targets *targets,

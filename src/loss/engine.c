@@ -211,6 +211,15 @@ void loss_emit_common(const loss_call *c, const loss_row *r, int64_t n, const fl
     c->ctx->k.exp_emit((size_t)n, x, &e, d, store);
 }
 
+/* The target's entry, once the row's blocks up to and with [col, col + n) are written. */
+static void put_target(const loss_call *c, const loss_row *r, float *d_row, int64_t col, int64_t n)
+{
+    int64_t from, to;
+    line_cut(d_row, c->src.cols, col, n, &from, &to);
+    if (r->target < from || r->target >= to) return;
+    d_row[r->target] = r->x_target == -INFINITY ? 0.0f : (float)(r->at_target * loss_factor(r));
+}
+
 /* Rows whose gradient is one number: ignored or all masked (0), or with NaN or +inf (NaN). */
 static bool fills(const loss_call *c, const loss_row *r, float *value)
 {
@@ -320,10 +329,37 @@ static void whole_rows(loss_call *c, int64_t first, int64_t count)
     pool_run(c->ctx, run.ranges, whole_range, &run);
 }
 
+/* The common form, streamed, while the next row is read: where neither row asks for more. */
+static bool both(void *self, int64_t row, void *before, void *now, int64_t col, int64_t n)
+{
+    const loss_call *c = self;
+    const loss_row *r = before;
+    loss_row *next = now;
+    bool common = !c->method->emit || (c->method->common && c->method->common(c, r));
+    bool direct = c->store == STORE_STREAM && !c->src.mask && c->src.dense.plain
+               && c->grad.dlogits.plain;
+    float fill;
+    if (!common || !direct || r->c != 0 || r->rest.kind != ROW_PLAIN || !r->rest.arg.plain
+        || !next->rest.arg.plain || (c->method->flags & (LOSS_NO_LSE | LOSS_KEEP_TARGET))
+        || fills(c, r, &fill) || skipped(c, next)
+        || (next->target >= col && next->target < col + n))
+        return false;
+    const float *x = (const float *)rows_at(&c->src.dense, row + 1);
+    float *d = (float *)rows_at(&c->grad.dlogits, row);
+    exp_out e = loss_softmax(c, r, r->a * loss_factor(r), 0.0f);
+    row_emit_reduce(&c->ctx->k, &e, (const float *)rows_at(&c->src.dense, row), d, &next->rest, x,
+                    c->src.cols, col, n);
+    put_target(c, r, d, col, n);
+    float ts[KERNEL_BLOCK];
+    if (c->method->reduce)
+        c->method->reduce(c, next, col, n, x + col, teacher_fetch(c, row + 1, col, n, ts));
+    return true;
+}
+
 _Static_assert(sizeof(loss_row) <= ROW_STATE_MAX, "the pipeline keeps a row's state");
 
-static const row_job value_only = { sizeof(loss_row), start, reduce, finish, NULL };
-static const row_job value_and_grad = { sizeof(loss_row), start, reduce, finish, emit };
+static const row_job value_only = { sizeof(loss_row), start, reduce, finish, NULL, NULL };
+static const row_job value_and_grad = { sizeof(loss_row), start, reduce, finish, emit, both };
 
 /* ---- The call --------------------------------------------------------------------------- */
 

@@ -71,6 +71,10 @@ typedef struct loss_method {
     void (*emit)(const loss_call *call, const loss_row *r, int64_t col, int64_t n, const float *x,
                  const float *t, float *d, int store);
 
+    /* With emit: whether this row's gradient is of the common form after all, and emit would be
+       loss_emit_common; NULL: never. */
+    bool (*common)(const loss_call *call, const loss_row *r);
+
     /* Instead of solve and emit, for a method that must see the row whole (a sort, a third pass): x
        and t are whole rows, lse and the rest are known; it sets r->loss, and where d is not NULL
        writes the gradient, times loss_factor(r). scratch is scratch_floats(cols) floats. */

@@ -51,7 +51,8 @@ static void put_pair(void *self, int64_t row, void *state)
     rows_put(&j->n, row, 0, n);
 }
 
-static const row_job reduce_rows = { sizeof(row_stat), reduce_start, reduce_block, put_pair, NULL };
+static const row_job reduce_rows = { sizeof(row_stat), reduce_start, reduce_block, put_pair, NULL,
+                                     NULL };
 
 static slg_status partial_softmax(slg_ctx *ctx, const slg_tensor *x, const slg_softmax_opts *opts,
                                   slg_tensor *m, slg_tensor *n)
@@ -211,7 +212,7 @@ static void finish_emit(void *self, int64_t row, void *state, int64_t col, int64
 }
 
 static const row_job finish_rows = { sizeof(finish_state), finish_start, finish_reduce, finish_none,
-                                     finish_emit };
+                                     finish_emit, NULL };
 
 /* Checks what both functions share, and sets up the job. */
 static slg_status finish_begin(slg_ctx *ctx, const slg_tensor *x, const slg_softmax_opts *opts,

@@ -47,6 +47,20 @@ void row_start(row_stat *s, const exp_arg *arg)
     s->segment = s->part = LSE_EMPTY;
 }
 
+void row_emit_reduce(const kernel_table *k, const exp_out *e, const float *x, float *y, row_stat *now,
+                     const float *next, int64_t cols, int64_t col, int64_t n)
+{
+    int64_t from, to;
+    line_cut(y, cols, col, n, &from, &to);
+    int64_t head = col == 0 ? line_skew(y) : 0;
+    if (head > to) head = to;
+    if (head > 0) k->exp_emit((size_t)head, x, e, y, STORE_CACHED);
+    from += head;
+    row_segment(now, col);
+    k->emit_lse((size_t)(to - from), x + from, e, y + from, (size_t)n, next + col, &now->arg,
+                &now->segment);
+}
+
 /* NaN, +inf and the maximum of a row, looked at one by one: such rows are rare. */
 static row_kind classify(int64_t row, int64_t cols, row_fetch fetch, const void *source, float *max)
 {

@@ -56,6 +56,11 @@ static inline void row_reduce(const kernel_table *k, row_stat *s, int64_t col, i
     k->lse((size_t)n, x, &s->arg, &s->segment);
 }
 
+/* A streamed row of probabilities (or of a gradient that is one times them) beside pass 1 of the next
+   row, both plain float32: x, y and next are the rows' starts, the block is [col, col + n) of both. */
+void row_emit_reduce(const kernel_table *k, const exp_out *e, const float *x, float *y, row_stat *now,
+                     const float *next, int64_t cols, int64_t col, int64_t n);
+
 /*
  * Ends pass 1: kind and log-sum-exp. A row that is not ordinary (NaN, infinite, beyond EXP_LIMIT)
  * is looked at again through fetch, and reduced around its maximum.
@@ -80,6 +85,27 @@ typedef struct rows_source {
 } rows_source;
 const float *rows_source_fetch(const void *source, int64_t row, int64_t col, int64_t n,
                                float *scratch);
+
+/* Floats from y to the next line. */
+static inline int64_t line_skew(const float *y)
+{
+    return (int64_t)(((64 - ((uintptr_t)y & 63)) & 63) / sizeof(float));
+}
+
+/*
+ * For pass 2 on whole cache lines of the output: the block [col, col + n) of a row of cols columns
+ * becomes [*from, *to), shifted by what the row's start lies off a line. The first block grows by
+ * that: buffers of pass 2 hold EMIT_BLOCK floats.
+ */
+enum { EMIT_BLOCK = KERNEL_BLOCK + 16 };
+
+static inline void line_cut(const float *y_row, int64_t cols, int64_t col, int64_t n, int64_t *from,
+                            int64_t *to)
+{
+    int64_t skew = line_skew(y_row);
+    *from = col == 0 ? 0 : (col + skew < cols ? col + skew : cols);
+    *to = col + n >= cols || col + n + skew > cols ? cols : col + n + skew;
+}
 
 void fill_f32(float *y, int64_t n, float value);
 

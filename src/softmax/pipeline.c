@@ -29,6 +29,7 @@ void row_pipeline(const row_job *job, void *self, int64_t first, int64_t last, i
         if (reduce) job->start(self, r, now);
         for (int64_t col = 0; col < cols && (reduce || emit); col += KERNEL_BLOCK) {
             int64_t n = cols - col < KERNEL_BLOCK ? cols - col : KERNEL_BLOCK;
+            if (emit && reduce && job->both && job->both(self, r - 1, before, now, col, n)) continue;
             if (emit) job->emit(self, r - 1, before, col, n);
             if (reduce) job->reduce(self, r, now, col, n);
         }

@@ -20,6 +20,8 @@ typedef struct row_job {
     void (*reduce)(void *self, int64_t row, void *s, int64_t col, int64_t n);
     void (*finish)(void *self, int64_t row, void *s); /* between the passes */
     void (*emit)(void *self, int64_t row, void *s, int64_t col, int64_t n); /* NULL: no pass 2 */
+    /* emit(row, before) and reduce(row + 1, now) of a block at once; false: not this one. NULL. */
+    bool (*both)(void *self, int64_t row, void *before, void *now, int64_t col, int64_t n);
 } row_job;
 
 enum { ROW_STATE_MAX = 512 };
@@ -30,21 +32,6 @@ void row_pipeline(const row_job *job, void *self, int64_t first, int64_t last, i
 /* Rows [first, first + count), ranges of them over the context's threads. */
 void row_pipeline_run(slg_ctx *ctx, const row_job *job, void *self, int64_t first, int64_t count,
                       int64_t cols);
-
-/*
- * For pass 2 on whole cache lines of the output: the block [col, col + n) of a row of cols columns
- * becomes [*from, *to), shifted by what the row's start lies off a line. The first block grows by
- * that: buffers of pass 2 hold EMIT_BLOCK floats.
- */
-enum { EMIT_BLOCK = KERNEL_BLOCK + 16 };
-
-static inline void line_cut(const float *y_row, int64_t cols, int64_t col, int64_t n, int64_t *from,
-                            int64_t *to)
-{
-    int64_t skew = (int64_t)(((64 - ((uintptr_t)y_row & 63)) & 63) / sizeof(float));
-    *from = col == 0 ? 0 : (col + skew < cols ? col + skew : cols);
-    *to = col + n >= cols || col + n + skew > cols ? cols : col + n + skew;
-}
 
 /* After streaming stores, before other threads may read what they wrote. */
 void stream_end(void);

@@ -112,8 +112,21 @@ static void emit(void *self, int64_t row, void *state, int64_t col, int64_t n)
     rows_commit(j->src.k, &j->y, row, from, to - from, ys);
 }
 
-static const row_job two_passes = { sizeof(row_state), start, reduce, finish, emit };
-static const row_job one_pass = { sizeof(row_state), start, reduce, finish, NULL };
+static bool both(void *self, int64_t row, void *before, void *now, int64_t col, int64_t n)
+{
+    const job *j = self;
+    const row_state *s = before;
+    if (j->result != SOFTMAX || j->store != STORE_STREAM || !j->src.x.plain || !j->y.plain
+        || s->stat.kind != ROW_PLAIN || !s->stat.arg.plain || !j->arg.plain)
+        return false;
+    row_emit_reduce(j->src.k, &s->out, (const float *)rows_at(&j->src.x, row),
+                    (float *)rows_at(&j->y, row), &((row_state *)now)->stat,
+                    (const float *)rows_at(&j->src.x, row + 1), j->cols, col, n);
+    return true;
+}
+
+static const row_job two_passes = { sizeof(row_state), start, reduce, finish, emit, both };
+static const row_job one_pass = { sizeof(row_state), start, reduce, finish, NULL, NULL };
 
 /* ---- One row at a time ------------------------------------------------------------------ */
 
@@ -222,21 +235,37 @@ static void stage_start(stage *s, float *y)
     s->y_line = y - s->from;
 }
 
-/* After n more floats were put at line + to: sends the whole lines. */
-static void stage_advance(const kernel_table *k, stage *s, size_t n)
+/* After n more floats were put at line + to: sends the whole lines, those n times factor. */
+static void stage_advance(const kernel_table *k, stage *s, size_t n, float factor)
 {
-    size_t end = s->to + n, lines = end / 16 * 16, first = 0;
+    size_t end = s->to + n, lines = end / 16 * 16, head = end < 16 ? end : 16;
+    for (size_t i = s->to; i < head; i++) s->line[i] *= factor;
     if (s->from > 0 && lines > 0) { /* the line that started elsewhere */
         for (size_t i = s->from; i < 16; i++) s->y_line[i] = s->line[i];
-        first = 16;
+    } else if (lines > 0) {
+        k->stream(16, s->line, 1.0f, s->y_line);
     }
-    if (lines > first) k->stream(lines - first, s->line + first, s->y_line + first);
     s->to = end;
     if (lines == 0) return;
-    for (size_t i = lines; i < end; i++) s->line[i - lines] = s->line[i];
+    k->stream(lines - 16, s->line + 16, factor, s->y_line + 16);
+    if (lines < end) k->scale(end - lines, s->line + lines, factor, s->line);
     s->y_line += lines;
     s->from = 0;
     s->to = end - lines;
+}
+
+/* A row into the buffer. False where it is not ordinary. */
+static bool stage_row(const job *j, stage *s, int64_t row)
+{
+    const kernel_table *k = j->src.k;
+    const float *x = (const float *)rows_at(&j->src.x, row);
+    size_t n = (size_t)j->cols;
+    float max = k->max(n, x);
+    if (!(fabsf(max * j->arg.log2e_t) <= EXP_LIMIT)) return false;
+    double sum = k->exp_store(n, x, &j->arg, rintf(max * j->arg.log2e_t), s->line + s->to, n);
+    if (isnan(sum)) return false;
+    stage_advance(k, s, n, (float)(1.0 / sum));
+    return true;
 }
 
 typedef struct staged_loop {
@@ -250,16 +279,11 @@ static void staged_range(void *arg, int64_t task, int32_t worker)
     const job *j = l->job;
     int64_t r = pool_range_start(j->src.x.count, l->ranges, task);
     int64_t last = pool_range_start(j->src.x.count, l->ranges, task + 1);
-    lse_part part;
     stage s;
     (void)worker;
     stage_start(&s, (float *)rows_at(&j->y, r));
     for (; r < last; r++) {
-        const float *x = (const float *)rows_at(&j->src.x, r);
-        if (j->src.k->softmax_row((size_t)j->cols, x, &j->arg, s.line + s.to, &part)) {
-            stage_advance(j->src.k, &s, (size_t)j->cols);
-            continue;
-        }
+        if (stage_row(j, &s, r)) continue;
         stage_flush(&s);
         any_row(j, r);
         stage_start(&s, (float *)rows_at(&j->y, r) + j->cols);
@@ -359,7 +383,7 @@ static void store_segment(void *arg, int64_t task, int32_t worker)
     const float *x = (const float *)rows_at(&j->src.x, s->row) + from;
     float *y = (float *)rows_at(&j->y, s->row) + from;
     s->parts[task].sum = j->src.k->exp_store((size_t)(to - from), x, &j->arg,
-                                             s->state->stat.part.ref, y);
+                                             s->state->stat.part.ref, y, 0);
 }
 
 static void scale_segment(void *arg, int64_t task, int32_t worker)

@@ -57,7 +57,7 @@ static void emit(void *self, int64_t row, void *s, int64_t col, int64_t n)
     rows_commit(j->k, &j->dx, row, col, n, xs);
 }
 
-static const row_job both_passes = { sizeof(state), start, reduce, finish, emit };
+static const row_job both_passes = { sizeof(state), start, reduce, finish, emit, NULL };
 
 static slg_status backward(slg_ctx *ctx, const slg_tensor *y, const slg_tensor *dy,
                            const slg_softmax_opts *opts, slg_tensor *dx, enum kind kind)

@@ -24,6 +24,7 @@
 #define BOUND_exp_emit 8.0         /* 6.9   6.6   6.5; with c: of |a exp| + |c| */
 #define BOUND_exp_emit_q 8.0       /* 6.4   5.5   5.4; of |a exp| + |b q| */
 #define BOUND_softmax_row 14.0     /* 9.5   9.7   8.0; the log-sum-exp as BOUND_lse */
+#define BOUND_emit_lse 0           /* the bits of exp_emit and lse */
 #define BOUND_lse_dot 13.0          /* 9.9  10.4   5.6; of sum p |v|, its square */
 #define BOUND_exp_emit2 8.0         /* 5.4   5.6   4.7; of |p| + |q| */
 #define BOUND_exp_emit_linear 10.0  /* 7.0   7.4   7.0; of |p| (|c| + |b v|) */
@@ -45,7 +46,7 @@
 #define BOUND_mask 0
 #define BOUND_scale 1.0            /* 1, rounded once, as the next */
 #define BOUND_add 1.0
-#define BOUND_stream 0
+#define BOUND_stream 1.0
 #define BOUND_widen_bf16 0         /* and nearest, ties to even, in all conversions */
 #define BOUND_widen_f16 0
 #define BOUND_narrow_bf16 0
