@@ -222,6 +222,52 @@ SLG_API slg_status slg_cross_entropy(slg_ctx *ctx, const slg_logits *logits,
                                      const slg_cross_entropy_opts *opts, slg_loss_out *out,
                                      slg_logits_grad *grad);
 
+/* ---- Comp-sum losses ------------------------------------------------------------------- */
+
+/* Options of slg_comp_sum. */
+typedef struct slg_comp_sum_opts {
+    uint32_t size;         /* sizeof(slg_comp_sum_opts), set by its _init */
+    int32_t reduction;     /* slg_reduction; default SLG_MEAN */
+    slg_tensor *neg_log_p; /* out: NULL, or [rows] f32, f64: v of each row, without weights; 0 for
+                              ignored rows */
+    double tau;            /* from 0 to 1e6; default 1 */
+} slg_comp_sum_opts;
+
+SLG_API void slg_comp_sum_opts_init(slg_comp_sum_opts *opts, size_t size);
+
+/*
+ * The comp-sum family: with p = softmax(x), v = -log p[t] = log(1 + u), u the sum of
+ * exp(x[k] - x[t]) over the other classes,
+ *
+ *     loss = w * ((1 + u)^(1 - tau) - 1) / (1 - tau) = w * expm1((1 - tau) v) / (1 - tau)
+ *     d loss / d x[k] = w * p[t]^(tau - 1) (p[k] - [k = t])
+ *
+ * tau = 0: sum-exponential (u). 1: cross-entropy (v). From 1 to 2: generalised cross-entropy,
+ * (1 - p[t]^(tau - 1)) / (tau - 1), more robust to wrong labels. 2: 1 - p[t], half the mean absolute
+ * error; larger ones are allowed. Bounded by 1 / (tau - 1) for tau > 1. Continuous in tau.
+ *
+ *   logits   in   [rows, cols] or an output layer
+ *   targets  in   index; row_weight; the rest NULL
+ *   opts     in   NULL: the defaults. What opts->neg_log_p points to is written.
+ *   out      out  see slg_loss_out; not NULL
+ *   grad     out  NULL: not wanted
+ *
+ * Relative precision where the target dominates, also of v (4e-18, not 0). For tau > 1 the gradient
+ * vanishes on rows that are hopeless. For tau < 1 loss and gradient are infinite where they exceed
+ * float32, entry by entry; never NaN (but a fused source's GEMM makes NaN of infinities). A target
+ * that is a masked class: v = +inf; the loss +inf (tau <= 1) or 1 / (tau - 1), the gradient +inf
+ * (tau < 1), p (tau = 1) or 0; always 0 for masked classes. No other class: loss 0, gradient 0.
+ * A row with NaN or +inf: NaN, also neg_log_p. All classes masked: loss and neg_log_p +inf, gradient 0.
+ *
+ * Cost and errors: as slg_cross_entropy; SLG_ERR_RANGE for tau outside of its domain.
+ *
+ * Mao, Mohri, Zhong, "Cross-Entropy Loss Functions: Theoretical Analysis and Applications", 2023.
+ * Since 0.1.
+ */
+SLG_API slg_status slg_comp_sum(slg_ctx *ctx, const slg_logits *logits, const slg_targets *targets,
+                                const slg_comp_sum_opts *opts, slg_loss_out *out,
+                                slg_logits_grad *grad);
+
 #ifdef __cplusplus
 }
 #endif

@@ -18,6 +18,7 @@
     S(slg_targets)           \
     S(slg_loss_out)          \
     S(slg_cross_entropy_opts) \
+    S(slg_comp_sum_opts)    \
     S(slg_sgd_opts)          \
     S(slg_adamw_opts)
 

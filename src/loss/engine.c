@@ -28,9 +28,16 @@ static const float *rest_fetch(const void *self, int64_t row, int64_t col, int64
 
 /* ---- Pass 1 ----------------------------------------------------------------------------- */
 
+/* Does the method get to see this row? */
+static bool sees(const loss_call *c, int64_t row)
+{
+    return !targets_ignored(&c->target, row) || (c->method->flags & LOSS_SEES_IGNORED);
+}
+
 static bool skipped(const loss_call *c, const loss_row *r)
 {
-    return r->target < 0 && targets_ignored(&c->target, r->row) && !c->lse_rows.data;
+    bool wanted = c->lse_rows.data || (c->method->flags & LOSS_SEES_IGNORED);
+    return r->target < 0 && targets_ignored(&c->target, r->row) && !wanted;
 }
 
 /* The teacher's columns [col, col + n), or NULL. */
@@ -169,11 +176,26 @@ static bool settle(const loss_call *c, loss_row *r)
     return false;
 }
 
+/* The method's own outputs. */
+static void put_extra(const loss_call *c, const loss_row *r, bool ordinary, bool ignored)
+{
+    const loss_method *m = c->method;
+    for (int i = 0; i < LOSS_EXTRA; i++) {
+        if (!c->extra[i].data) continue;
+        double value = isnan(r->lse) || r->lse == INFINITY ? NAN : m->extra_masked[i];
+        if (ordinary) value = r->extra[i];
+        if (ignored && !(m->flags & LOSS_SEES_IGNORED)) value = 0;
+        rows_put(&c->extra[i], r->row, 0, value);
+    }
+}
+
 /* After the row's value is known. */
 static void record(loss_call *c, const loss_row *r, bool ordinary)
 {
     if (c->lse_rows.data) rows_put(&c->lse_rows, r->row, 0, r->lse);
-    if (targets_ignored(&c->target, r->row)) return;
+    bool ignored = targets_ignored(&c->target, r->row);
+    put_extra(c, r, ordinary, ignored);
+    if (ignored) return;
     c->loss[r->row] = r->loss;
     if (!ordinary || (c->method->flags & LOSS_NO_LSE)) return;
     c->correct[r->row] = c->target.has_prob ? prob_leads(c, r->row) : target_leads(c, r);
@@ -185,9 +207,12 @@ static void finish(void *self, int64_t row, void *state)
     loss_row *r = state;
     c->loss[row] = 0;
     c->correct[row] = false;
-    if (skipped(c, r)) return;
+    if (skipped(c, r)) {
+        put_extra(c, r, false, true);
+        return;
+    }
     bool ordinary = settle(c, r);
-    if (ordinary && !targets_ignored(&c->target, row)) c->method->solve(c, r);
+    if (ordinary && sees(c, row)) c->method->solve(c, r);
     record(c, r, ordinary);
 }
 
@@ -299,14 +324,18 @@ static void whole_one(loss_call *c, int64_t row, float *scratch)
         ordinary = settle(c, &r);
     }
     float fill;
-    if (ordinary && !ignored) {
+    if (ordinary && sees(c, row)) {
         const float *t = c->has_teacher ? whole_row(&c->teacher, row, ts, ds) : NULL;
-        c->method->whole(c, &r, x, t, d, own);
-    } else if (d && fills(c, &r, &fill)) {
+        c->method->whole(c, &r, x, t, ignored ? NULL : d, own);
+    }
+    if (d && (ignored || !ordinary) && fills(c, &r, &fill)) {
         fill_f32(d, cols, fill);
         slope = NULL;
     }
-    if (x) record(c, &r, ordinary);
+    if (x)
+        record(c, &r, ordinary);
+    else
+        put_extra(c, &r, false, true);
     if (d) source_grad_commit(&c->src, &c->grad, row, 0, cols, slope, d, ds);
 }
 
@@ -368,63 +397,6 @@ slg_status reduction_check(slg_ctx *ctx, int32_t reduction)
     if (reduction >= SLG_NONE && reduction <= SLG_SUM) return SLG_OK;
     return slg_fail(ctx, SLG_ERR_RANGE, "reduction is %d, must be from %d to %d", reduction, SLG_NONE,
                     SLG_SUM);
-}
-
-static const slg_loss_out out_defaults = { .size = sizeof(slg_loss_out) };
-
-void slg_loss_out_init(slg_loss_out *out, size_t size)
-{
-    options_init(out, size, &out_defaults, sizeof out_defaults);
-}
-
-/* Also where both are the very same view, which tensor_clash lets pass. */
-static bool shares(const slg_tensor *a, const slg_tensor *b)
-{
-    return a && b && (tensor_clash(a, b) || (a->data == b->data && tensor_size(a) > 0));
-}
-
-static slg_status open_out_rows(loss_call *c, const char *name, const slg_tensor *t,
-                                const slg_targets *targets, const slg_logits *l, rows *out)
-{
-    if (!t) return SLG_OK;
-    slg_ctx *ctx = c->ctx;
-    SLG_TRY(tensor_out(ctx, name, t, DT_F32 | DT_F64, 1, 1));
-    SLG_TRY(tensor_shape_is(ctx, name, t, 1, &c->src.rows));
-    const slg_tensor *in[] = { l->dense, l->hidden, l->weight, l->bias, l->mask };
-    bool clash = targets_clash(targets, t);
-    for (size_t i = 0; i < 5; i++) clash = clash || shares(t, in[i]);
-    if (clash) return slg_fail(ctx, SLG_ERR_STRIDE, "%s overlaps an input", name);
-    *out = rows_per_row(t);
-    return SLG_OK;
-}
-
-static slg_status open_out(loss_call *c, const slg_loss_out *given, const slg_targets *targets,
-                           const slg_logits *logits, const slg_logits_grad *grad)
-{
-    slg_logits l;
-    slg_logits_grad g;
-    slg_logits_init(&l, sizeof l);
-    slg_logits_grad_init(&g, sizeof g);
-    c->out = out_defaults;
-    if (!given) return slg_fail(c->ctx, SLG_ERR_NULL, "out is NULL");
-    SLG_TRY(options_read(c->ctx, "out", given, &c->out, sizeof c->out));
-    SLG_TRY(options_read(c->ctx, "logits", logits, &l, sizeof l));
-    if (grad) SLG_TRY(options_read(c->ctx, "grad", grad, &g, sizeof g));
-    if (c->out.reserved != 0)
-        return slg_fail(c->ctx, SLG_ERR_OPTIONS, "out.reserved is %d, must be 0", c->out.reserved);
-    SLG_TRY(open_out_rows(c, "out.loss", c->out.loss, targets, &l, &c->loss_rows));
-    SLG_TRY(open_out_rows(c, "out.lse", c->out.lse, targets, &l, &c->lse_rows));
-    if (shares(c->out.loss, c->out.lse))
-        return slg_fail(c->ctx, SLG_ERR_STRIDE, "out.loss and out.lse overlap");
-    const slg_tensor *d[] = { g.dlogits, g.dhidden, g.dweight, g.dbias };
-    for (size_t i = 0; i < 4; i++) {
-        if (!d[i]) continue;
-        if (targets_clash(targets, d[i]))
-            return slg_fail(c->ctx, SLG_ERR_STRIDE, "a gradient overlaps a target tensor");
-        if (shares(d[i], c->out.loss) || shares(d[i], c->out.lse))
-            return slg_fail(c->ctx, SLG_ERR_STRIDE, "a gradient overlaps out.loss or out.lse");
-    }
-    return SLG_OK;
 }
 
 /* What a mean divides by: known before the first row, so gradients need no second pass. */
@@ -510,7 +482,8 @@ slg_status loss_run(slg_ctx *ctx, const loss_method *method, const void *opts, i
     SLG_TRY(targets_open(ctx, targets, method->uses, c.src.rows, c.src.cols, &c.target));
     SLG_TRY(open_teacher(&c));
     SLG_TRY(source_grad_open(ctx, grad, logits, &c.src, &c.grad));
-    SLG_TRY(open_out(&c, out, targets, logits, grad));
+    SLG_TRY(loss_open_out(&c, out, targets, logits, grad));
+    c.given_logits = logits, c.given_targets = targets, c.given_grad = grad;
     c.out.value = c.out.sum = c.out.weight = 0;
     c.out.count = c.out.correct = 0;
 

@@ -39,14 +39,18 @@ typedef struct loss_row {
     double a, c;
     double at_target;
     double more[4];       /* what the method's emit needs beside */
+    double extra[3];      /* what the method returns beside the loss, see loss_open_extra */
 } loss_row;
 
 typedef struct loss_call loss_call;
 
+enum { LOSS_EXTRA = 3 };
+
 enum {
     LOSS_NO_LSE = 1,     /* no log-sum-exp: the method's own reduce alone. NaN and infinities are its
                             own affair, out.lse is refused, out.correct is 0. */
-    LOSS_KEEP_TARGET = 2 /* emit and row write the target's entry themselves */
+    LOSS_KEEP_TARGET = 2, /* emit and row write the target's entry themselves */
+    LOSS_SEES_IGNORED = 4 /* solve and whole also get ignored rows (target -1, no d), for extras */
 };
 
 typedef struct loss_method {
@@ -81,6 +85,10 @@ typedef struct loss_method {
     void (*whole)(const loss_call *call, loss_row *r, const float *x, const float *t, float *d,
                   float *scratch);
     int64_t (*scratch_floats)(int64_t cols);
+
+    /* The extras of a row with every class masked. They are NaN where the row holds NaN or +inf,
+       and 0 where it is ignored and the method does not see ignored rows. */
+    double extra_masked[LOSS_EXTRA];
 } loss_method;
 
 struct loss_call {
@@ -91,12 +99,17 @@ struct loss_call {
     int32_t reduction;
     logit_source src, teacher;
     bool has_teacher;
+    const slg_logits *given_logits;   /* as the caller gave them, for open */
+    const slg_targets *given_targets;
+    const slg_logits_grad *given_grad;
     target_set target;
     source_grad grad;
     slg_loss_out out;
     double denominator; /* of a mean */
     int store;
     rows loss_rows, lse_rows; /* data NULL: not wanted */
+    rows extra[LOSS_EXTRA];   /* the same */
+    const slg_tensor *extra_tensor[LOSS_EXTRA];
     double *loss;             /* [rows] */
     bool *correct;            /* [rows] */
     float *worker;            /* for whole rows: worker_floats a worker */
@@ -110,6 +123,16 @@ struct loss_call {
 slg_status loss_run(slg_ctx *ctx, const loss_method *method, const void *opts, int32_t reduction,
                     const slg_logits *logits, const slg_targets *targets, slg_loss_out *out,
                     slg_logits_grad *grad);
+
+/*
+ * For open: the caller's tensor t (NULL: not wanted) gets loss_row.extra[i] of each row. Checks that
+ * it is [rows] f32 or f64, and shares no memory with what else was given.
+ */
+slg_status loss_open_extra(loss_call *call, int i, const char *name, const slg_tensor *t);
+
+/* Reads and checks the caller's out; for the engine. */
+slg_status loss_open_out(loss_call *call, const slg_loss_out *given, const slg_targets *targets,
+                         const slg_logits *logits, const slg_logits_grad *grad);
 
 /* What a gradient in x / T is multiplied by: scale / T. */
 static inline double loss_factor(const loss_row *r) { return r->scale / r->temperature; }
