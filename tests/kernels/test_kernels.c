@@ -326,14 +326,15 @@ static void run_emit_lse(const kernel_table *k, call *c)
     size_t n_in = c->variant % 3 == 2 ? c->n * 2 / 3 : c->n, n_out = emitted(c);
     if (n_in > KERNEL_BLOCK) n_in = KERNEL_BLOCK;
     lse_part p = LSE_EMPTY, q = LSE_EMPTY;
-    if (n_in == 0 || c->n > 8192) return;
+    if (n_in == 0) return;
+    line[n_out] = 77; /* must stay */
     k->emit_lse(n_out, in(c, 0), &e, line, n_in, in(c, 1), &arg, &p);
     k->lse(n_in, in(c, 1), &arg, &q);
     c->got[0] = memcmp(&p.sum, &q.sum, sizeof p.sum) == 0 || (isnan(p.sum) && isnan(q.sum));
     c->got[1] = memcmp(&p.ref, &q.ref, sizeof p.ref) == 0;
     c->got[2] = isnan(p.sum) || memcmp(&p.max, &q.max, sizeof p.max) == 0;
     k->exp_emit(n_out, in(c, 0), &e, out(c, 0), STORE_CACHED);
-    c->got[3] = 0;
+    c->got[3] = line[n_out] != 77;
     for (size_t i = 0; i < n_out; i++)
         c->got[3] += !(out(c, 0)[i] == line[i] || (isnan(out(c, 0)[i]) && isnan(line[i])));
     for (size_t i = n_out; i < c->n; i++) out(c, 0)[i] = 0;
@@ -346,10 +347,8 @@ static void check_emit_lse(const call *c, worst_t *w)
     note(w, 3, c->got[3], 0, 0);
 }
 
-static const spec spec_emit_lse = {
-    .name = "emit_lse", .bound = BOUND_emit_lse, .variants = 3, .in = { F4, F4 }, .out = { F4 },
-    .special = { NOT_ABOVE, ANY_VALUE }, .run = run_emit_lse, .check = check_emit_lse,
-};
+SPEC(emit_lse, .variants = 3, .in = { F4, F4 }, .out = { F4 },
+     .special = { NOT_ABOVE, ANY_VALUE });
 
 /* One exp an element, kept with its sum: c->got[0]. */
 static void run_exp_store(const kernel_table *k, call *c)

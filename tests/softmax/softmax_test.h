@@ -18,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/kernels.h"
+#include "core/ctx.h"
 #include "softlogit/softmax.h"
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
@@ -44,6 +44,16 @@ static inline slg_ctx *new_ctx(int32_t isa, int32_t threads)
     o.isa = isa;
     o.num_threads = threads;
     ok(slg_ctx_create(&o, &ctx));
+    return ctx;
+}
+
+/* As on a machine with hardly any cache: so that small shapes go the ways of large ones, on any ISA
+   (softmax.c chooses by these numbers). */
+static inline slg_ctx *without_caches(slg_ctx *ctx)
+{
+    ctx->l2_bytes = ctx->l3_bytes = 1 << 14;
+    ctx->fast_l3 = false;
+    ctx->isa = SLG_ISA_AVX512; /* of the choice alone: the kernels stay */
     return ctx;
 }
 

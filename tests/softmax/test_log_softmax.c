@@ -58,7 +58,7 @@ static void test_offsets(void **state)
 static void test_paths(void **state)
 {
     const int32_t isa = *(const int32_t *)*state;
-    slg_ctx *ctxs[] = { new_ctx(isa, 1), new_ctx(isa, 8) };
+    slg_ctx *ctxs[] = { new_ctx(isa, 1), without_caches(new_ctx(isa, 8)) };
     static const int64_t shapes[][2] = {
         { 5, 100 }, { 400, 1000 }, { 30, 20001 }, { 3, 100003 }
     };
@@ -72,6 +72,35 @@ static void test_paths(void **state)
         for (int c = 0; c < 2; c++) check_both(ctxs[c], &x, 1, SLG_F32, c ? OFF_LINE : DENSE);
         free_array(&x);
     }
+    for (int c = 0; c < 2; c++) slg_ctx_free(ctxs[c]);
+}
+
+/* Rows of several segments (ROW_SEGMENT), one of which is out of the ordinary. */
+static void test_segments(void **state)
+{
+    const int32_t isa = *(const int32_t *)*state;
+    slg_ctx *ctxs[] = { new_ctx(isa, 1), new_ctx(isa, 3) };
+    static const float odd[] = { 1e6f, -1e6f, 3e38f, NAN, INFINITY, -INFINITY, 50 };
+    const int64_t n = 100001, starts[] = { 0, 32768, 65536, 98304 };
+    for (size_t v = 0; v < COUNT(odd); v++)
+        for (int where = 0; where < 4; where++)
+            for (int all = 0; all < 2; all++) { /* a whole segment, or one class of it */
+                array x = new_1d(SLG_F32, n);
+                float *p = x.t.data;
+                for (int64_t i = 0; i < n; i++) p[i] = (float)(4 * uniform());
+                const int64_t end = where < 3 ? starts[where + 1] : n;
+                for (int64_t i = starts[where]; i < (all ? end : starts[where] + 1); i++)
+                    p[all ? i : (starts[where] + end) / 2] = odd[v];
+                for (int c = 0; c < 2; c++) {
+                    double lse;
+                    slg_tensor tl = slg_tensor_1d(&lse, SLG_F64, 1);
+                    ok(slg_logsumexp(ctxs[c], &x.t, NULL, &tl));
+                    const double want = truth_of(&x, 0, 1).lse;
+                    assert_near(lse, want, lse_error(SLG_F64, want), "%g in segment %d",
+                                (double)odd[v], where);
+                }
+                free_array(&x);
+            }
     for (int c = 0; c < 2; c++) slg_ctx_free(ctxs[c]);
 }
 
@@ -224,6 +253,7 @@ int main(void)
         EACH_ISA(test_lengths),
         EACH_ISA(test_offsets),
         EACH_ISA(test_paths),
+        EACH_ISA(test_segments),
         EACH_ISA(test_special_values),
         EACH_ISA(test_end_of_range),
         EACH_ISA(test_long_rows),

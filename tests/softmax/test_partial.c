@@ -80,6 +80,20 @@ static void test_pair(void **state)
     slg_ctx_free(ctx);
 }
 
+/* Past |n| = 2^31 a float32 pair cannot say it, and says so. */
+static void test_beyond_pairs(void **state)
+{
+    slg_ctx *ctx = ctx_of(state);
+    const float far[] = { 1.5e9f, -1.6e9f, 1e20f, -3.4e38f, 3.4e38f };
+    for (size_t i = 0; i < COUNT(far); i++) {
+        const float x[] = { far[i], far[i] };
+        float m, n;
+        pair_of(ctx, x, 2, NULL, &m, &n);
+        assert_true(isnan(m) && n == 0);
+    }
+    slg_ctx_free(ctx);
+}
+
 /* Sums that are powers of two, or just below: m does not become 2. */
 static void test_powers_of_two(void **state)
 {
@@ -425,10 +439,10 @@ static void test_ext_exp(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        EACH_ISA(test_pair),     EACH_ISA(test_powers_of_two), EACH_ISA(test_every_split),
-        EACH_ISA(test_grouping), EACH_ISA(test_merge_edges),   EACH_ISA(test_merge_rows),
-        EACH_ISA(test_finish),   EACH_ISA(test_whole_way),     EACH_ISA(test_finish_edges),
-        EACH_ISA(test_ext_exp),
+        EACH_ISA(test_pair),         EACH_ISA(test_beyond_pairs), EACH_ISA(test_powers_of_two),
+        EACH_ISA(test_every_split),  EACH_ISA(test_grouping),     EACH_ISA(test_merge_edges),
+        EACH_ISA(test_merge_rows),   EACH_ISA(test_finish),       EACH_ISA(test_whole_way),
+        EACH_ISA(test_finish_edges), EACH_ISA(test_ext_exp),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

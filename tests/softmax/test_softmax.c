@@ -98,39 +98,47 @@ static void test_shapes_of_rows(void **state)
 /* Shapes that take each way through softmax.c, with and without lse, with all kinds of rows. */
 static void test_paths(void **state)
 {
-    slg_ctx *ctx = ctx_of(state), *wide = new_ctx(*(const int32_t *)*state, 8);
+    const int32_t isa = *(const int32_t *)*state;
+    slg_ctx *ctxs[] = { new_ctx(isa, 1), new_ctx(isa, 8), without_caches(new_ctx(isa, 1)),
+                        without_caches(new_ctx(isa, 3)) };
     static const int64_t shapes[][2] = {
-        { 7, 100 },   { 300, 100 }, { 3000, 200 }, { 1000, 255 }, { 200, 3001 },
-        { 60, 4096 }, { 40, 9000 }, { 3, 40000 },  { 2, 70001 },  { 5, 150000 },
+        { 7, 100 },   { 300, 100 }, { 100, 255 }, { 61, 257 },  { 40, 3001 },
+        { 21, 4096 }, { 17, 9003 }, { 3, 40000 }, { 2, 70001 },
     };
     for (size_t s = 0; s < COUNT(shapes); s++)
-        for (int lse = 0; lse < 2; lse++)
-            for (int reread = 0; reread < 2; reread++) {
-                const int64_t rows = shapes[s][0], cols = shapes[s][1];
-                array x = new_2d(SLG_F32, rows, cols, lse ? OFF_LINE : DENSE);
-                array y = new_2d(SLG_F32, rows, cols, reread ? OFF_LINE : DENSE);
-                array l = new_array(SLG_F32, 1, &rows, DENSE);
-                for (int64_t r = 0; r < rows; r++) {
-                    float *p = element(&x.t, r, 0);
-                    for (int64_t c = 0; c < cols; c++) p[c] = (float)(6 * uniform() - 3);
-                    if (r % 5 == 1) p[cols / 3] = NAN;
-                    if (r % 5 == 2) p[cols - 1] = INFINITY;
-                    if (r % 7 == 3)
-                        for (int64_t c = 0; c < cols; c++) p[c] = -INFINITY;
-                    if (r % 7 == 4)
-                        for (int64_t c = 0; c < cols; c++) p[c] += 3e5f;
-                    if (r % 3 == 0)
-                        for (int64_t c = r % 2; c < cols; c += 2) p[c] = -INFINITY;
-                }
-                slg_softmax_opts o = options(1, SLG_ALGORITHM_AUTO);
-                o.reread = reread;
-                ok(slg_softmax(reread ? ctx : wide, &x.t, reread ? &o : NULL, &y.t,
-                               lse ? &l.t : NULL));
-                check_softmax(&x, 1, &y, lse ? &l : NULL, false, 0, "paths");
-                free_array(&x), free_array(&y), free_array(&l);
+        for (int variant = 0; variant < 4; variant++) {
+            const int64_t rows = shapes[s][0], cols = shapes[s][1];
+            const bool want_lse = variant & 1, other = variant & 2;
+            array x = new_2d(SLG_F32, rows, cols, want_lse ? OFF_LINE : DENSE);
+            array y = new_2d(SLG_F32, rows, cols, other ? OFF_LINE : variant ? GAPS : DENSE);
+            array lse = new_1d(SLG_F32, rows);
+            for (int64_t r = 0; r < rows; r++) {
+                float *p = element(&x.t, r, 0);
+                for (int64_t c = 0; c < cols; c++) p[c] = (float)(6 * uniform() - 3);
+                if (r % 5 == 1) p[cols / 3] = NAN;
+                if (r % 5 == 2) p[cols - 1] = INFINITY;
+                if (r % 7 == 3)
+                    for (int64_t c = 0; c < cols; c++) p[c] = -INFINITY;
+                if (r % 7 == 4)
+                    for (int64_t c = 0; c < cols; c++) p[c] += 3e5f;
+                if (r % 3 == 0)
+                    for (int64_t c = r % 2; c < cols; c += 2) p[c] = -INFINITY;
             }
-    slg_ctx_free(ctx);
-    slg_ctx_free(wide);
+            slg_softmax_opts o = options(1, SLG_ALGORITHM_AUTO);
+            o.reread = other;
+            for (size_t c = 0; c < COUNT(ctxs); c++) {
+                memset(y.memory, FILL, y.bytes);
+                ok(slg_softmax(ctxs[c], &x.t, other ? &o : NULL, &y.t,
+                               want_lse ? &lse.t : NULL));
+                check_softmax(&x, 1, &y, want_lse ? &lse : NULL, false, 0, "paths");
+            }
+            array z = new_2d(SLG_F32, rows, cols, want_lse ? OFF_LINE : DENSE);
+            memcpy(z.memory, x.memory, x.bytes);
+            ok(slg_softmax(ctxs[2], &z.t, NULL, &z.t, want_lse ? &lse.t : NULL));
+            check_softmax(&x, 1, &z, want_lse ? &lse : NULL, false, 0, "paths, in place");
+            free_array(&x), free_array(&y), free_array(&z), free_array(&lse);
+        }
+    for (size_t c = 0; c < COUNT(ctxs); c++) slg_ctx_free(ctxs[c]);
 }
 
 /* Errors do not grow with the length. */
@@ -172,7 +180,7 @@ static void test_long_rows(void **state)
 /* The same value over and over is what float32 sums bear least. */
 static void test_flat_rows(void **state)
 {
-    slg_ctx *ctx = ctx_of(state);
+    slg_ctx *ctxs[] = { ctx_of(state), without_caches(ctx_of(state)) };
     static const int64_t lengths[] = { 700, 2048, 32768, 100000, 400000 };
     float *x = malloc(400000 * sizeof *x), *y = malloc(400000 * sizeof *y);
     for (int round = 0; round < 40; round++)
@@ -180,6 +188,7 @@ static void test_flat_rows(void **state)
             const int64_t n = lengths[l];
             const slg_softmax_opts o = options(round % 3 ? 1 : 0.7, round % 4);
             const float value = (float)(20 * uniform() - 10);
+            slg_ctx *ctx = ctxs[round / 4 % 2];
             double lse;
             if (n > 50000 && round > 15) continue;
             for (int64_t i = 0; i < n; i++) x[i] = value;
@@ -194,7 +203,7 @@ static void test_flat_rows(void **state)
                         "%d times %a", (int)n, (double)value);
         }
     free(x), free(y);
-    slg_ctx_free(ctx);
+    slg_ctx_free(ctxs[0]), slg_ctx_free(ctxs[1]);
 }
 
 /* ---- Values that are no numbers ----------------------------------------------------------- */

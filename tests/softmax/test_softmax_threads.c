@@ -108,7 +108,7 @@ typedef struct contexts {
     slg_ctx *ctx[MAX_THREADS + 1];
 } contexts;
 
-static contexts all_contexts(int32_t isa)
+static contexts all_contexts(int32_t isa, bool caches)
 {
     contexts c;
     for (int i = 0; i < MAX_THREADS; i++) c.ctx[i] = new_ctx(isa, thread_counts[i]);
@@ -116,6 +116,7 @@ static contexts all_contexts(int32_t isa)
     slg_ctx_opts_init(&o, sizeof o);
     o.isa = isa, o.num_threads = 5, o.parallel_for = backwards;
     ok(slg_ctx_create(&o, &c.ctx[MAX_THREADS]));
+    for (int i = 0; i <= MAX_THREADS && !caches; i++) without_caches(c.ctx[i]);
     return c;
 }
 
@@ -137,9 +138,9 @@ static void compare(contexts *c, call *one, bool with_opts)
     free(want);
 }
 
-static void test_same_bits(void **state)
+static void same_bits(void **state, bool caches)
 {
-    contexts c = all_contexts(*(const int32_t *)*state);
+    contexts c = all_contexts(*(const int32_t *)*state, caches);
     static const int64_t shapes[][2] = {
         { 3, 17 },    { 1, 64 },    { 20, 1000 }, { 300, 300 },  { 100, 3001 }, { 20, 9000 },
         { 1, 65535 }, { 1, 65536 }, { 2, 70001 }, { 1, 131072 }, { 7, 70001 },  { 1, 600003 },
@@ -165,6 +166,9 @@ static void test_same_bits(void **state)
         }
     free_contexts(&c);
 }
+
+static void test_same_bits(void **state) { same_bits(state, true); }
+static void test_same_bits_past_the_caches(void **state) { same_bits(state, false); }
 
 /* ---- Calls again, and memory -------------------------------------------------------------- */
 
@@ -322,8 +326,11 @@ static void test_mode_of_merge(void **state) { (void)state, skip(); }
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        EACH_ISA(test_same_bits),     EACH_ISA(test_second_call_allocates_nothing),
-        EACH_ISA(test_mode),          EACH_ISA(test_mode_after_errors),
+        EACH_ISA(test_same_bits),
+        EACH_ISA(test_same_bits_past_the_caches),
+        EACH_ISA(test_second_call_allocates_nothing),
+        EACH_ISA(test_mode),
+        EACH_ISA(test_mode_after_errors),
         EACH_ISA(test_mode_of_merge),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
