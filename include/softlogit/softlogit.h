@@ -6,5 +6,6 @@
 #include "softlogit/loss.h"
 #include "softlogit/optimizer.h"
 #include "softlogit/softmax.h"
+#include "softlogit/tempnet.h"
 
 #endif

@@ -19,6 +19,14 @@
     S(slg_loss_out)          \
     S(slg_cross_entropy_opts) \
     S(slg_comp_sum_opts)    \
+    S(slg_robust_cross_entropy_opts) \
+    S(slg_optimal_temperature_opts) \
+    S(slg_tempnet) \
+    S(slg_tempnet_saved) \
+    S(slg_tempnet_grad) \
+    S(slg_contrastive_pairs) \
+    S(slg_contrastive_opts) \
+    S(slg_contrastive_out) \
     S(slg_sgd_opts)          \
     S(slg_adamw_opts)
 

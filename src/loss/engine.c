@@ -172,7 +172,7 @@ static bool settle(const loss_call *c, loss_row *r)
     if (r->target < 0) r->x_target = -INFINITY;
     join_target(r);
     if (r->lse > -INFINITY) return true;
-    r->loss = r->weight > 0 ? INFINITY : 0;
+    r->loss = r->weight > 0 ? (c->method->flags & LOSS_EMPTY_NAN ? NAN : INFINITY) : 0;
     return false;
 }
 
@@ -249,7 +249,8 @@ static void put_target(const loss_call *c, const loss_row *r, float *d_row, int6
 static bool fills(const loss_call *c, const loss_row *r, float *value)
 {
     bool lse = !(c->method->flags & LOSS_NO_LSE);
-    bool zero = targets_ignored(&c->target, r->row) || (lse && r->lse == -INFINITY);
+    bool empty = lse && r->lse == -INFINITY && !(c->method->flags & LOSS_EMPTY_NAN);
+    bool zero = targets_ignored(&c->target, r->row) || empty;
     *value = zero ? 0.0f : NAN;
     return zero || (lse && !isfinite(r->lse));
 }

@@ -50,7 +50,8 @@ enum {
     LOSS_NO_LSE = 1,     /* no log-sum-exp: the method's own reduce alone. NaN and infinities are its
                             own affair, out.lse is refused, out.correct is 0. */
     LOSS_KEEP_TARGET = 2, /* emit and row write the target's entry themselves */
-    LOSS_SEES_IGNORED = 4 /* solve and whole also get ignored rows (target -1, no d), for extras */
+    LOSS_SEES_IGNORED = 4, /* solve and whole also get ignored rows (target -1, no d), for extras */
+    LOSS_EMPTY_NAN = 8 /* a row with every class masked: loss and gradient NaN, as of a NaN */
 };
 
 typedef struct loss_method {

@@ -2,4 +2,5 @@
 SLUG(comp_sum)
 SLUG(cross_entropy)
 SLUG(optimizers)
+SLUG(tempnet)
 SLUG(two_pass_softmax)
