@@ -180,6 +180,16 @@ void run_mask(const kernels &k, buffers &b) { k.mask(b.n, b.x, b.p, b.y); }
 void run_scale(const kernels &k, buffers &b) { k.scale(b.n, b.x, 0.5f, b.y); }
 void run_add(const kernels &k, buffers &b) { k.add(b.n, b.g, b.y); }
 void run_stream(const kernels &k, buffers &b) { k.stream(b.n, b.x, 1.0f, b.y); }
+void run_moments(const kernels &k, buffers &b)
+{
+    double out[2];
+    k.moments(b.n, b.x, out);
+    benchmark::DoNotOptimize(out);
+}
+void run_affine_emit(const kernels &k, buffers &b)
+{
+    k.affine_emit(b.n, b.x, 1.0f, 0.5f, -0.1f, 1e-4f, b.y, store(b));
+}
 void run_widen_bf16(const kernels &k, buffers &b) { k.widen_bf16(b.n, b.half, b.y); }
 void run_widen_f16(const kernels &k, buffers &b) { k.widen_f16(b.n, b.half, b.y); }
 void run_narrow_bf16(const kernels &k, buffers &b) { k.narrow_bf16(b.n, b.x, b.half); }

@@ -7,5 +7,6 @@
 #include "softlogit/optimizer.h"
 #include "softlogit/softmax.h"
 #include "softlogit/tempnet.h"
+#include "softlogit/spherical.h"
 
 #endif

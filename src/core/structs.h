@@ -27,6 +27,7 @@
     S(slg_contrastive_pairs) \
     S(slg_contrastive_opts) \
     S(slg_contrastive_out) \
+    S(slg_spherical_opts)    \
     S(slg_sgd_opts)          \
     S(slg_adamw_opts)
 

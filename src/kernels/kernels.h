@@ -115,6 +115,9 @@ typedef struct sgd_arg {
  * mul                y = y * x; 0 where x is 0, whatever y is
  * mask               y = m != 0 ? x : -inf
  * scale              y = a x; add: y = y + x
+ * moments            out = { mean of x, sum (x - mean)^2 }, to their own relative precision wherever
+ *                    x lies and however large; sum NaN with a NaN or an infinity; zeros for n = 0
+ * affine_emit        y = a (x unit - pivot) + c, the bracket rounded once
  * stream             y = a x past the caches: x and y aligned to 64 bytes, n a multiple of 16, and no
  *                    overlap; sfence is the caller's
  */
@@ -160,6 +163,9 @@ typedef struct sgd_arg {
     K(void, scale, (size_t n, const float *x, float a, float *y))                                  \
     K(void, add, (size_t n, const float *x, float *y))                                             \
     K(void, stream, (size_t n, const float *x, float a, float *y))                                 \
+    K(void, moments, (size_t n, const float *x, double out[2]))                                    \
+    K(void, affine_emit,                                                                           \
+      (size_t n, const float *x, float unit, float pivot, float a, float c, float *y, int store))  \
     K(void, widen_bf16, (size_t n, const uint16_t *x, float *y))                                   \
     K(void, widen_f16, (size_t n, const uint16_t *x, float *y))                                    \
     K(void, narrow_bf16, (size_t n, const float *x, uint16_t *y))                                  \

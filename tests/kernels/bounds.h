@@ -47,6 +47,8 @@
 #define BOUND_scale 1.0            /* 1, rounded once, as the next */
 #define BOUND_add 1.0
 #define BOUND_stream 1.0
+#define BOUND_moments 60.0         /* 48.3  24.0  10.3; of max |x|, and of the sum of squares */
+#define BOUND_affine_emit 2.5      /* 1.25  1.25  1.25; of |a| |x unit - pivot| + |c| */
 #define BOUND_widen_bf16 0         /* and nearest, ties to even, in all conversions */
 #define BOUND_widen_f16 0
 #define BOUND_narrow_bf16 0

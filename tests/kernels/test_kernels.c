@@ -678,6 +678,62 @@ static void check_live_sums(const call *c, worst_t *w)
 SPEC(live_sums, .variants = 4, .in = { F4, F4 }, .special = { ANY_VALUE, ANY_VALUE },
      .prepare = log_probabilities);
 
+static void run_moments(const kernel_table *k, call *c) { k->moments(c->n, in(c, 0), c->got); }
+
+/* Entries near each other, with an offset, an outlier; tiny or huge. */
+static void offsets(const call *c)
+{
+    static const double scale[] = { 1, 1e-3, 1e-25, 1e30, 1 }, offset[] = { 0, 1000, 0, 0, 1 };
+    float *x = c->in[0];
+    for (size_t i = 0; i < c->n; i++)
+        x[i] = (float)(offset[c->variant] + scale[c->variant] * (double)x[i]);
+    if (c->variant == 4 && c->n > 2) x[0] = 1e4f;
+}
+
+static void check_moments(const call *c, worst_t *w)
+{
+    static long double x[MAX_N];
+    long double mean = 0, spread = 0, most = 0;
+    for (size_t i = 0; i < c->n; i++) {
+        x[i] = (long double)in(c, 0)[i];
+        if (fabsl(x[i]) < (long double)FLT_MIN) x[i] = 0; /* read as 0 */
+        mean += x[i] - x[0];
+        if (fabsl(x[i]) > most) most = fabsl(x[i]);
+    }
+    if (c->n) mean = x[0] + mean / (long double)c->n;
+    for (size_t i = 0; i < c->n; i++) spread += (x[i] - mean) * (x[i] - mean);
+    if (!(fabsl(spread) <= 1e300L)) spread = NAN; /* an infinity */
+    note(w, 1, c->got[1], (double)spread, (double)spread + 1e-30 * (double)(most * most));
+    if (isfinite(c->got[1])) note(w, 0, c->got[0], (double)mean, (double)most + 1e-300);
+}
+
+SPEC(moments, .variants = 5, .in = { F4 }, .special = { ANY_VALUE }, .prepare = offsets);
+
+static const float affine[][4] = {
+    { 1, 0, 0.5f, 0 }, { 1, 3, -2, 0.25f }, { 0x1p-40f, 0, 1e-3f, 1 }, { 0x1p40f, -7, 1, 1 },
+};
+
+static void run_affine_emit(const kernel_table *k, call *c)
+{
+    const float *f = affine[c->variant / 2];
+    k->affine_emit(c->n, in(c, 0), f[0], f[1], f[2], f[3], out(c, 0), store_of(c));
+}
+
+static void check_affine_emit(const call *c, worst_t *w)
+{
+    const float *f = affine[c->variant / 2];
+    for (size_t i = 0; i < c->n; i++) {
+        double u = (double)in(c, 0)[i] * (double)f[0] - (double)f[1];
+        double y = (double)f[2] * u + (double)f[3];
+        double scale = fabs((double)f[2]) * fabs(u) + fabs((double)f[3]) + FLUSHED;
+        if (fabs(u) > (double)FLT_MAX) continue; /* overflows */
+        note(w, i, (double)out(c, 0)[i], y, scale);
+    }
+}
+
+SPEC(affine_emit, .variants = 8, .in = { F4 }, .out = { F4 }, .special = { ANY_FINITE },
+     .alias = { 1 });
+
 /* ---- Element by element ------------------------------------------------------------------ */
 
 static void run_target_mix(const kernel_table *k, call *c)
