@@ -8,5 +8,6 @@
 #include "softlogit/softmax.h"
 #include "softlogit/tempnet.h"
 #include "softlogit/spherical.h"
+#include "softlogit/utility.h"
 
 #endif

@@ -28,6 +28,12 @@
     S(slg_contrastive_opts) \
     S(slg_contrastive_out) \
     S(slg_spherical_opts)    \
+    S(slg_preference_opts) \
+    S(slg_rival_gradient_opts) \
+    S(slg_utility_transform_opts) \
+    S(slg_temperature_fit_opts) \
+    S(slg_temperature_fit_out) \
+    S(slg_utility_sample_opts) \
     S(slg_sgd_opts)          \
     S(slg_adamw_opts)
 
