@@ -268,6 +268,48 @@ SLG_API slg_status slg_comp_sum(slg_ctx *ctx, const slg_logits *logits, const sl
                                 const slg_comp_sum_opts *opts, slg_loss_out *out,
                                 slg_logits_grad *grad);
 
+/* ---- Squared error of the softmax ------------------------------------------------------- */
+
+/* Options of slg_squared_softmax. */
+typedef struct slg_squared_softmax_opts {
+    uint32_t size;     /* sizeof(slg_squared_softmax_opts), set by its _init */
+    int32_t reduction; /* slg_reduction; default SLG_MEAN */
+} slg_squared_softmax_opts;
+
+SLG_API void slg_squared_softmax_opts_init(slg_squared_softmax_opts *opts, size_t size);
+
+/*
+ * Least squares through the softmax (half the Brier score): with p = softmax(x), c = p - b and
+ * s = sum_k p[k] c[k],
+ *
+ *     loss = w * 1/2 sum_k c[k]^2
+ *     d loss / d x[k] = w * p[k] (c[k] - s)
+ *
+ *   logits   in   [rows, cols] or an output layer
+ *   targets  in   index (b is 1 there, 0 elsewhere) or prob, one of the two; row_weight; the others
+ *                 NULL. prob is b, and here need not be a distribution: any numbers
+ *   opts     in   NULL: the defaults
+ *   out      out  see slg_loss_out; not NULL
+ *   grad     out  NULL: not wanted
+ *
+ * The gradient sums to 0 over a row, and vanishes where p is one-hot even if it is wrong: that is this
+ * loss. A masked class has p = 0 and gradient 0, but its b counts in the loss; a masked label: loss
+ * 1/2 (1 + sum p^2). NaN in b: loss and gradient NaN for live classes of that row. A row with NaN or
+ * +inf: loss and gradient NaN. All classes masked: loss +inf, gradient 0. With an index, 1 - p[t] keeps
+ * its relative precision; else c is good to 1e-7.
+ *
+ * Cost: two exponentials an element where there is a gradient, one more read of b, a row of scratch.
+ *
+ * Errors: as slg_cross_entropy, but prob is not checked.
+ *
+ * Paper: "The Closeness of In-Context Learning and Weight Shifting for Softmax Regression" (2023).
+ * Since 0.1.
+ */
+SLG_API slg_status slg_squared_softmax(slg_ctx *ctx, const slg_logits *logits,
+                                       const slg_targets *targets,
+                                       const slg_squared_softmax_opts *opts, slg_loss_out *out,
+                                       slg_logits_grad *grad);
+
 #ifdef __cplusplus
 }
 #endif

@@ -28,6 +28,7 @@
     S(slg_contrastive_opts) \
     S(slg_contrastive_out) \
     S(slg_spherical_opts)    \
+    S(slg_squared_softmax_opts) \
     S(slg_preference_opts) \
     S(slg_rival_gradient_opts) \
     S(slg_utility_transform_opts) \

@@ -183,7 +183,7 @@ slg_status targets_open(slg_ctx *ctx, const slg_targets *given, unsigned uses, i
         SLG_TRY(tensor_shape_is(ctx, "targets.prob", g.prob, 2, shape));
         t->prob = rows_of(g.prob);
         t->has_prob = true;
-        SLG_TRY(check_prob(ctx, t));
+        if (!(uses & TARGET_ANY_PROB)) SLG_TRY(check_prob(ctx, t));
     }
     return SLG_OK;
 }

@@ -13,7 +13,8 @@ enum {
     TARGET_PROB = 2,
     TARGET_ROW_WEIGHT = 4,
     TARGET_CLASS_WEIGHT = 8,
-    TARGET_TEACHER = 16
+    TARGET_TEACHER = 16,
+    TARGET_ANY_PROB = 1 << 10 /* prob may hold any numbers: it is not checked */
 };
 
 typedef struct target_set {

@@ -1,0 +1,100 @@
+/*
+ * squared_softmax.c - see loss.h. Three looks at a row that stays in cache: the normaliser, which is
+ * the engine's; p with the sums of c^2 and p c, c = p - b; and the gradient p (c - s).
+ *
+ * Paper: "The Closeness of In-Context Learning and Weight Shifting for Softmax Regression" (2023).
+ */
+#include <math.h>
+
+#include "core/options.h"
+#include "engine.h"
+
+static const slg_squared_softmax_opts defaults = {
+    .size = sizeof(slg_squared_softmax_opts),
+    .reduction = SLG_MEAN,
+};
+
+void slg_squared_softmax_opts_init(slg_squared_softmax_opts *opts, size_t size)
+{
+    options_init(opts, size, &defaults, sizeof defaults);
+}
+
+/* p of a block. The label may be the only live class: then the others' sum is nothing to divide by. */
+static void block_p(const loss_call *c, const loss_row *r, int64_t col, int64_t n, const float *x,
+                    float *p)
+{
+    if (r->rest.kind == ROW_MASKED) {
+        fill_f32(p, n, 0.0f);
+    } else {
+        const exp_out e = loss_softmax(c, r, 1, 0.0f);
+        c->ctx->k.exp_emit((size_t)n, x, &e, p, STORE_CACHED);
+    }
+    if (r->target >= col && r->target < col + n) p[r->target - col] = (float)r->p_target;
+}
+
+/* c = p - b; at a label -(1 - p), to its own precision. */
+static void block_c(const loss_call *call, const loss_row *r, int64_t col, int64_t n, const float *p,
+                    float *c)
+{
+    const kernel_table *k = &call->ctx->k;
+    if (call->target.has_prob) {
+        float scratch[KERNEL_BLOCK];
+        k->scale((size_t)n, rows_fetch(k, &call->target.prob, r->row, col, n, scratch), -1.0f, c);
+        k->add((size_t)n, p, c);
+        return;
+    }
+    for (int64_t i = 0; i < n; i++) c[i] = p[i];
+    if (r->target >= col && r->target < col + n) c[r->target - col] = -(float)r->other;
+}
+
+static void whole(const loss_call *call, loss_row *r, const float *x, const float *t, float *d,
+                  float *scratch)
+{
+    const kernel_table *k = &call->ctx->k;
+    const int64_t cols = call->src.cols;
+    float c[KERNEL_BLOCK], *p = d ? d : scratch;
+    double square = 0, s = 0;
+    (void)t;
+    for (int64_t col = 0; col < cols; col += KERNEL_BLOCK) {
+        const int64_t n = cols - col < KERNEL_BLOCK ? cols - col : KERNEL_BLOCK;
+        block_p(call, r, col, n, x + col, p + col);
+        block_c(call, r, col, n, p + col, c);
+        square += k->dot((size_t)n, c, c, 0.0f);
+        s += k->dot((size_t)n, p + col, c, 0.0f);
+    }
+    r->loss = r->weight == 0 ? 0 : r->weight * 0.5 * square;
+    if (!d) return;
+    const double factor = r->weight * loss_factor(r);
+    for (int64_t col = 0; col < cols; col += KERNEL_BLOCK) {
+        const int64_t n = cols - col < KERNEL_BLOCK ? cols - col : KERNEL_BLOCK;
+        block_c(call, r, col, n, p + col, c);
+        /* p (factor c - factor s): p is the weights here, and none of its entries is -inf. */
+        k->target_mix((size_t)n, p + col, c, (float)factor, (float)(-factor * s), p + col, p + col);
+    }
+}
+
+static int64_t scratch_floats(int64_t cols) { return cols; }
+
+static const loss_method method = {
+    .uses = TARGET_INDEX | TARGET_PROB | TARGET_ANY_PROB | TARGET_ROW_WEIGHT,
+    .whole = whole,
+    .scratch_floats = scratch_floats,
+};
+
+static slg_status squared_softmax(slg_ctx *ctx, const slg_logits *logits, const slg_targets *targets,
+                                  const slg_squared_softmax_opts *opts, slg_loss_out *out,
+                                  slg_logits_grad *grad)
+{
+    slg_squared_softmax_opts o = defaults;
+    SLG_TRY(options_read(ctx, "opts", opts, &o, sizeof o));
+    return loss_run(ctx, &method, &o, o.reduction, logits, targets, out, grad);
+}
+
+slg_status slg_squared_softmax(slg_ctx *ctx, const slg_logits *logits, const slg_targets *targets,
+                               const slg_squared_softmax_opts *opts, slg_loss_out *out,
+                               slg_logits_grad *grad)
+{
+    if (!ctx) return SLG_ERR_NULL;
+    op_begin(ctx, "slg_squared_softmax");
+    return op_end(ctx, squared_softmax(ctx, logits, targets, opts, out, grad));
+}
