@@ -262,7 +262,7 @@ SLG_API void slg_comp_sum_opts_init(slg_comp_sum_opts *opts, size_t size);
  * Cost and errors: as slg_cross_entropy; SLG_ERR_RANGE for tau outside of its domain.
  *
  * Mao, Mohri, Zhong, "Cross-Entropy Loss Functions: Theoretical Analysis and Applications", 2023.
- * Since 0.1.
+ * Adversarial form and bounds: robust.h. Since 0.1.
  */
 SLG_API slg_status slg_comp_sum(slg_ctx *ctx, const slg_logits *logits, const slg_targets *targets,
                                 const slg_comp_sum_opts *opts, slg_loss_out *out,

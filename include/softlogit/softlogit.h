@@ -5,6 +5,7 @@
 #include "softlogit/core.h"
 #include "softlogit/loss.h"
 #include "softlogit/optimizer.h"
+#include "softlogit/robust.h"
 #include "softlogit/softmax.h"
 #include "softlogit/tempnet.h"
 #include "softlogit/spherical.h"

@@ -35,6 +35,9 @@
     S(slg_temperature_fit_opts) \
     S(slg_temperature_fit_out) \
     S(slg_utility_sample_opts) \
+    S(slg_adversarial_comp_sum_opts) \
+    S(slg_margin_change_opts) \
+    S(slg_attack_opts)       \
     S(slg_sgd_opts)          \
     S(slg_adamw_opts)
 

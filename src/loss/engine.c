@@ -111,47 +111,6 @@ static void join_target(loss_row *r)
     r->lse = r->log_odds > 0 ? rest->lse + log1p(u) : x / t + log1p(u);
 }
 
-/* Is the target the arg-max, the first one on a tie? */
-static bool target_leads(const loss_call *c, const loss_row *r)
-{
-    float scratch[KERNEL_BLOCK];
-    if (r->target < 0 || r->x_target == -INFINITY) return false;
-    if (r->x_target != r->rest.part.max) return r->x_target > r->rest.part.max;
-    for (int64_t col = 0; col < r->target; col += KERNEL_BLOCK) {
-        int64_t n = r->target - col < KERNEL_BLOCK ? r->target - col : KERNEL_BLOCK;
-        const float *x = source_fetch(&c->src, r->row, col, n, scratch);
-        if (c->ctx->k.find((size_t)n, x, r->x_target) < n) return false;
-    }
-    return true;
-}
-
-/* First index of the largest entry. */
-static int64_t arg_max(const kernel_table *k, row_fetch fetch, const void *from, int64_t row,
-                       int64_t cols)
-{
-    float scratch[KERNEL_BLOCK], best = -INFINITY;
-    int64_t at = 0;
-    for (int64_t col = 0; col < cols; col += KERNEL_BLOCK) {
-        int64_t n = cols - col < KERNEL_BLOCK ? cols - col : KERNEL_BLOCK;
-        const float *x = fetch(from, row, col, n, scratch);
-        float max = k->max((size_t)n, x);
-        if (max > best) {
-            best = max;
-            at = col + k->find((size_t)n, x, max);
-        }
-    }
-    return at;
-}
-
-static bool prob_leads(const loss_call *c, int64_t row)
-{
-    const kernel_table *k = &c->ctx->k;
-    rows_source q = { k, c->target.prob };
-    int64_t cols = c->src.cols;
-    return cols > 0
-        && arg_max(k, rows_source_fetch, &q, row, cols) == arg_max(k, source_fetch, &c->src, row, cols);
-}
-
 /* From the sums to lse, odds and kind; r->loss for rows that are not ordinary. True where it is. */
 static bool settle(const loss_call *c, loss_row *r)
 {
@@ -198,7 +157,7 @@ static void record(loss_call *c, const loss_row *r, bool ordinary)
     if (ignored) return;
     c->loss[r->row] = r->loss;
     if (!ordinary || (c->method->flags & LOSS_NO_LSE)) return;
-    c->correct[r->row] = c->target.has_prob ? prob_leads(c, r->row) : target_leads(c, r);
+    c->correct[r->row] = loss_leads(c, r);
 }
 
 static void finish(void *self, int64_t row, void *state)
@@ -286,11 +245,13 @@ static void emit(void *self, int64_t row, void *state, int64_t col, int64_t n)
 
 /* ---- Whole rows ------------------------------------------------------------------------- */
 
-/* Scratch of a worker: x, t, the gradient and the soft-cap's slope of a row, and the method's. */
+/* Scratch of a worker: x, t, the gradient and the soft-cap's slope of a row, the latter two of the
+   teacher where it has a gradient, and the method's. */
 static int64_t whole_floats(const loss_call *c)
 {
     int64_t own = c->method->scratch_floats ? c->method->scratch_floats(c->src.cols) : 0;
-    return (4 * c->src.cols + own + 15) / 16 * 16;
+    int64_t own_rows = c->teacher_grad.wanted ? 6 : 4;
+    return (own_rows * c->src.cols + own + 15) / 16 * 16;
 }
 
 /* A row of a source as one piece: where it lies, or in scratch. */
@@ -309,6 +270,8 @@ static void whole_one(loss_call *c, int64_t row, float *scratch)
 {
     const int64_t cols = c->src.cols;
     float *xs = scratch, *ts = xs + cols, *ds = ts + cols, *slope = ds + cols, *own = slope + cols;
+    float *dts = own, *t_slope = dts + cols;
+    if (c->teacher_grad.wanted) own = t_slope + cols;
     loss_row r;
     start(c, row, &r);
     c->loss[row] = 0;
@@ -325,19 +288,24 @@ static void whole_one(loss_call *c, int64_t row, float *scratch)
         ordinary = settle(c, &r);
     }
     float fill;
+    if (c->teacher_grad.wanted) r.dt = source_grad_stage(&c->teacher, &c->teacher_grad, row, 0, dts);
+    float *dt = r.dt;
     if (ordinary && sees(c, row)) {
-        const float *t = c->has_teacher ? whole_row(&c->teacher, row, ts, ds) : NULL;
+        const float *t = c->has_teacher ? whole_row(&c->teacher, row, ts, dt ? t_slope : ds) : NULL;
+        if (ignored) r.dt = NULL;
         c->method->whole(c, &r, x, t, ignored ? NULL : d, own);
     }
-    if (d && (ignored || !ordinary) && fills(c, &r, &fill)) {
-        fill_f32(d, cols, fill);
-        slope = NULL;
+    if ((ignored || !ordinary) && fills(c, &r, &fill)) {
+        if (d) fill_f32(d, cols, fill);
+        if (dt) fill_f32(dt, cols, fill);
+        slope = t_slope = NULL;
     }
     if (x)
         record(c, &r, ordinary);
     else
         put_extra(c, &r, false, true);
     if (d) source_grad_commit(&c->src, &c->grad, row, 0, cols, slope, d, ds);
+    if (dt) source_grad_commit(&c->teacher, &c->teacher_grad, row, 0, cols, t_slope, dt, dts);
 }
 
 typedef struct whole_run {
@@ -425,8 +393,10 @@ static slg_status walk(loss_call *c)
         else
             row_pipeline_run(c->ctx, job, c, first, count, c->src.cols);
         SLG_TRY(source_grad_carry(&c->src, &c->grad, first, count));
+        if (c->has_teacher) SLG_TRY(source_grad_carry(&c->teacher, &c->teacher_grad, first, count));
     }
     source_grad_none(&c->src, &c->grad);
+    if (c->has_teacher) source_grad_none(&c->teacher, &c->teacher_grad);
     return SLG_OK;
 }
 
@@ -464,6 +434,7 @@ static slg_status reserve(loss_call *c)
     SLG_TRY(source_reserve(&c->src, block));
     if (c->has_teacher) SLG_TRY(source_reserve(&c->teacher, block));
     SLG_TRY(source_grad_reserve(&c->src, &c->grad));
+    if (c->has_teacher) SLG_TRY(source_grad_reserve(&c->teacher, &c->teacher_grad));
     c->loss = arena_alloc(ctx, (size_t)c->src.rows, sizeof *c->loss);
     c->correct = arena_alloc(ctx, (size_t)c->src.rows, sizeof *c->correct);
     if (!c->loss || !c->correct) return SLG_ERR_MEMORY;
@@ -476,6 +447,13 @@ static slg_status reserve(loss_call *c)
 slg_status loss_run(slg_ctx *ctx, const loss_method *method, const void *opts, int32_t reduction,
                     const slg_logits *logits, const slg_targets *targets, slg_loss_out *out,
                     slg_logits_grad *grad)
+{
+    return loss_run_pair(ctx, method, opts, reduction, logits, targets, out, grad, NULL);
+}
+
+slg_status loss_run_pair(slg_ctx *ctx, const loss_method *method, const void *opts, int32_t reduction,
+                         const slg_logits *logits, const slg_targets *targets, slg_loss_out *out,
+                         slg_logits_grad *grad, slg_logits_grad *teacher_grad)
 {
     loss_call c = { .ctx = ctx, .method = method, .opts = opts, .reduction = reduction };
     SLG_TRY(reduction_check(ctx, reduction));
@@ -490,6 +468,7 @@ slg_status loss_run(slg_ctx *ctx, const loss_method *method, const void *opts, i
 
     if (c.method->flags & LOSS_NO_LSE && c.out.lse)
         return slg_fail(ctx, SLG_ERR_NULL, "out.lse must be NULL: this loss has no log-sum-exp");
+    if (teacher_grad) SLG_TRY(loss_open_teacher_grad(&c, teacher_grad));
     if (method->open) SLG_TRY(method->open(&c));
     SLG_TRY(reserve(&c));
     bool stream = !c.src.fused && !c.grad.in_place && !c.grad.accumulate_input

@@ -39,6 +39,7 @@ typedef struct loss_row {
     double a, c;
     double at_target;
     double more[4];       /* what the method's emit needs beside */
+    float *dt;            /* for whole: the teacher's gradient; NULL where it is not wanted */
     double extra[3];      /* what the method returns beside the loss, see loss_open_extra */
 } loss_row;
 
@@ -102,9 +103,9 @@ struct loss_call {
     bool has_teacher;
     const slg_logits *given_logits;   /* as the caller gave them, for open */
     const slg_targets *given_targets;
-    const slg_logits_grad *given_grad;
+    const slg_logits_grad *given_grad, *given_teacher_grad;
     target_set target;
-    source_grad grad;
+    source_grad grad, teacher_grad;
     slg_loss_out out;
     double denominator; /* of a mean */
     int store;
@@ -134,6 +135,18 @@ slg_status loss_open_extra(loss_call *call, int i, const char *name, const slg_t
 /* Reads and checks the caller's out; for the engine. */
 slg_status loss_open_out(loss_call *call, const slg_loss_out *given, const slg_targets *targets,
                          const slg_logits *logits, const slg_logits_grad *grad);
+
+/*
+ * loss_run with a gradient of the teacher as well, for methods with `whole` and TARGET_TEACHER: they
+ * write it to loss_row.dt, in the teacher's logits before the division by their temperature.
+ */
+slg_status loss_run_pair(slg_ctx *ctx, const loss_method *method, const void *opts, int32_t reduction,
+                         const slg_logits *logits, const slg_targets *targets, slg_loss_out *out,
+                         slg_logits_grad *grad, slg_logits_grad *teacher_grad);
+
+/* For the engine: checks teacher_grad against all else; whether the row's target is its arg-max. */
+slg_status loss_open_teacher_grad(loss_call *call, const slg_logits_grad *given);
+bool loss_leads(const loss_call *call, const loss_row *r);
 
 /* What a gradient in x / T is multiplied by: scale / T. */
 static inline double loss_factor(const loss_row *r) { return r->scale / r->temperature; }

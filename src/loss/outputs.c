@@ -74,11 +74,98 @@ slg_status loss_open_extra(loss_call *c, int i, const char *name, const slg_tens
     SLG_TRY(options_read(c->ctx, "logits", c->given_logits, &l, sizeof l));
     if (c->given_grad) SLG_TRY(options_read(c->ctx, "grad", c->given_grad, &g, sizeof g));
     SLG_TRY(open_out_rows(c, name, t, c->given_targets, &l, &c->extra[i]));
+    slg_logits_grad h;
+    slg_logits_grad_init(&h, sizeof h);
+    if (c->given_teacher_grad)
+        SLG_TRY(options_read(c->ctx, "grad", c->given_teacher_grad, &h, sizeof h));
     const slg_tensor *out[] = { g.dlogits, g.dhidden, g.dweight, g.dbias, c->out.loss, c->out.lse,
-                                c->extra_tensor[0], c->extra_tensor[1], c->extra_tensor[2] };
+                                h.dlogits, h.dhidden, h.dweight, h.dbias, c->extra_tensor[0],
+                                c->extra_tensor[1], c->extra_tensor[2] };
     for (size_t j = 0; j < sizeof out / sizeof *out; j++)
         if (shares(t, out[j]))
             return slg_fail(c->ctx, SLG_ERR_STRIDE, "%s overlaps another output", name);
     c->extra_tensor[i] = t;
     return SLG_OK;
+}
+
+/* Appends the tensors of a gradient. */
+static slg_status grad_tensors(loss_call *c, const slg_logits_grad *given, const slg_tensor *t[4])
+{
+    slg_logits_grad g;
+    slg_logits_grad_init(&g, sizeof g);
+    if (given) SLG_TRY(options_read(c->ctx, "grad", given, &g, sizeof g));
+    t[0] = g.dlogits, t[1] = g.dhidden, t[2] = g.dweight, t[3] = g.dbias;
+    return SLG_OK;
+}
+
+slg_status loss_open_teacher_grad(loss_call *c, const slg_logits_grad *given)
+{
+    slg_logits l;
+    slg_targets t;
+    const slg_tensor *d[4], *own[4];
+    slg_logits_init(&l, sizeof l);
+    slg_targets_init(&t, sizeof t);
+    SLG_TRY(source_grad_open(c->ctx, given, c->target.teacher, &c->teacher, &c->teacher_grad));
+    SLG_TRY(options_read(c->ctx, "logits", c->given_logits, &l, sizeof l));
+    SLG_TRY(options_read(c->ctx, "targets", c->given_targets, &t, sizeof t));
+    SLG_TRY(grad_tensors(c, given, d));
+    SLG_TRY(grad_tensors(c, c->given_grad, own));
+    const slg_tensor *others[] = { l.dense, l.hidden, l.weight, l.bias, l.mask, l.row_temperature,
+                                   t.index, t.prob, t.row_weight, t.class_weight,
+                                   own[0], own[1], own[2], own[3], c->out.loss, c->out.lse };
+    for (size_t i = 0; i < 4; i++)
+        for (size_t j = 0; j < sizeof others / sizeof *others; j++)
+            if (shares(d[i], others[j]))
+                return slg_fail(c->ctx, SLG_ERR_STRIDE,
+                                "a gradient of the teacher overlaps another tensor of the call");
+    c->given_teacher_grad = given;
+    return SLG_OK;
+}
+
+/* ---- Is the target the arg-max? --------------------------------------------------------- */
+
+/* Is the target the arg-max, the first one on a tie? */
+static bool target_leads(const loss_call *c, const loss_row *r)
+{
+    float scratch[KERNEL_BLOCK];
+    if (r->target < 0 || r->x_target == -INFINITY) return false;
+    if (r->x_target != r->rest.part.max) return r->x_target > r->rest.part.max;
+    for (int64_t col = 0; col < r->target; col += KERNEL_BLOCK) {
+        int64_t n = r->target - col < KERNEL_BLOCK ? r->target - col : KERNEL_BLOCK;
+        const float *x = source_fetch(&c->src, r->row, col, n, scratch);
+        if (c->ctx->k.find((size_t)n, x, r->x_target) < n) return false;
+    }
+    return true;
+}
+
+/* First index of the largest entry. */
+static int64_t arg_max(const kernel_table *k, row_fetch fetch, const void *from, int64_t row,
+                       int64_t cols)
+{
+    float scratch[KERNEL_BLOCK], best = -INFINITY;
+    int64_t at = 0;
+    for (int64_t col = 0; col < cols; col += KERNEL_BLOCK) {
+        int64_t n = cols - col < KERNEL_BLOCK ? cols - col : KERNEL_BLOCK;
+        const float *x = fetch(from, row, col, n, scratch);
+        float max = k->max((size_t)n, x);
+        if (max > best) {
+            best = max;
+            at = col + k->find((size_t)n, x, max);
+        }
+    }
+    return at;
+}
+
+static bool prob_leads(const loss_call *c, int64_t row)
+{
+    const kernel_table *k = &c->ctx->k;
+    rows_source q = { k, c->target.prob };
+    int64_t cols = c->src.cols;
+    return cols > 0
+        && arg_max(k, rows_source_fetch, &q, row, cols) == arg_max(k, source_fetch, &c->src, row, cols);
+}
+
+bool loss_leads(const loss_call *c, const loss_row *r)
+{
+    return c->target.has_prob ? prob_leads(c, r->row) : target_leads(c, r);
 }

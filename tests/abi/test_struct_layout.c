@@ -235,6 +235,25 @@ SIZE(slg_utility_sample_opts, 16)
 AT(slg_utility_sample_opts, size, 0)
 AT(slg_utility_sample_opts, top, 4)
 AT(slg_utility_sample_opts, temperature, 8)
+SIZE(slg_adversarial_comp_sum_opts, 40)
+AT(slg_adversarial_comp_sum_opts, size, 0)
+AT(slg_adversarial_comp_sum_opts, reduction, 4)
+AT(slg_adversarial_comp_sum_opts, margin_change, 8)
+AT(slg_adversarial_comp_sum_opts, tau, 16)
+AT(slg_adversarial_comp_sum_opts, rho, 24)
+AT(slg_adversarial_comp_sum_opts, nu, 32)
+
+SIZE(slg_margin_change_opts, 8)
+AT(slg_margin_change_opts, size, 0)
+AT(slg_margin_change_opts, reduction, 4)
+
+SIZE(slg_attack_opts, 40)
+AT(slg_attack_opts, size, 0)
+AT(slg_attack_opts, ball, 4)
+AT(slg_attack_opts, radius, 8)
+AT(slg_attack_opts, step, 16)
+AT(slg_attack_opts, low, 24)
+AT(slg_attack_opts, high, 32)
 
 SIZE(slg_sgd_opts, 48)
 AT(slg_sgd_opts, size, 0)
@@ -267,6 +286,7 @@ _Static_assert(SLG_ISA_AUTO == 0 && SLG_ISA_PORTABLE == 1 && SLG_ISA_AVX2 == 2 &
 _Static_assert(SLG_NONE == 0 && SLG_MEAN == 1 && SLG_SUM == 2, "slg_reduction");
 _Static_assert(SLG_UNIFORM == 0 && SLG_NORMAL == 1 && SLG_GUMBEL == 2, "slg_distribution");
 _Static_assert(SLG_TEMPNET_LOGITS == 1 && SLG_TEMPNET_FEATURES == 2, "slg_tempnet_form");
+_Static_assert(SLG_BALL_LINF == 0 && SLG_BALL_L2 == 1, "slg_ball");
 _Static_assert(SLG_SGD == 1 && SLG_ADAMW == 2, "slg_optimizer_kind");
 
 /* Bindings check their declarations by this. */
@@ -300,6 +320,9 @@ static void test_struct_size(void **state)
     CHECK(slg_temperature_fit_opts)
     CHECK(slg_temperature_fit_out)
     CHECK(slg_utility_sample_opts)
+    CHECK(slg_adversarial_comp_sum_opts)
+    CHECK(slg_margin_change_opts)
+    CHECK(slg_attack_opts)
     CHECK(slg_sgd_opts)
     CHECK(slg_adamw_opts)
     assert_int_equal(slg_struct_size("slg_nothing"), 0);
