@@ -6,6 +6,7 @@
 #include "softlogit/loss.h"
 #include "softlogit/optimizer.h"
 #include "softlogit/robust.h"
+#include "softlogit/regression.h"
 #include "softlogit/softmax.h"
 #include "softlogit/tempnet.h"
 #include "softlogit/spherical.h"

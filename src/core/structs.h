@@ -29,6 +29,7 @@
     S(slg_contrastive_out) \
     S(slg_spherical_opts)    \
     S(slg_squared_softmax_opts) \
+    S(slg_softmax_regression_out) \
     S(slg_preference_opts) \
     S(slg_rival_gradient_opts) \
     S(slg_utility_transform_opts) \
