@@ -118,6 +118,23 @@ void run_lse_dot(const kernels &k, buffers &b)
     k.lse_dot(b.n, b.x, b.g, 0.0f, &b.arg, &part, dot);
     benchmark::DoNotOptimize(dot);
 }
+void run_lse_cross(const kernels &k, buffers &b)
+{
+    lse_part part = { 0.0, -INFINITY, -INFINITY };
+    double dot[2] = { 0.0, 0.0 };
+    k.lse_cross(b.n, b.x, b.g, 0.0f, &b.arg, &part, dot);
+    benchmark::DoNotOptimize(dot);
+}
+void run_js_sums(const kernels &k, buffers &b)
+{
+    double sums[2] = { 0.0, 0.0 };
+    k.js_sums(b.n, b.x, &b.out, b.g, &b.out, 0.5f, sums);
+    benchmark::DoNotOptimize(sums);
+}
+void run_js_emit(const kernels &k, buffers &b)
+{
+    k.js_emit(b.n, b.x, &b.out, b.g, &b.out, 0.5f, 1.0f, -0.5f, b.y, store(b));
+}
 void run_exp_emit2(const kernels &k, buffers &b)
 {
     k.exp_emit2(b.n, b.x, &b.out, b.g, &b.out, b.y, store(b));

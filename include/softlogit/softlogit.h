@@ -3,6 +3,7 @@
 #define SOFTLOGIT_SOFTLOGIT_H
 
 #include "softlogit/core.h"
+#include "softlogit/distill.h"
 #include "softlogit/loss.h"
 #include "softlogit/optimizer.h"
 #include "softlogit/robust.h"

@@ -39,6 +39,8 @@
     S(slg_adversarial_comp_sum_opts) \
     S(slg_margin_change_opts) \
     S(slg_attack_opts)       \
+    S(slg_distillation_opts) \
+    S(slg_nkd_opts)          \
     S(slg_sgd_opts)          \
     S(slg_adamw_opts)
 

@@ -92,6 +92,10 @@ typedef struct sgd_arg {
  *                    bytes), and lse of n_in floats of next (1 to KERNEL_BLOCK; T 1, pre 0), at once
  * lse_dot            lse of x, with sums of p v and p v^2 in the same scale: p = exp(x ..) 2^-ref,
  *                    v = x - y, or x - shift where y is NULL; nothing is added where p is 0
+ * lse_cross          the same for v = y - shift: sums of p v and p v^2 for another row y
+ * js_sums            adds to sums { sum p log(p / m), sum q log(q / m) }: p = ax exp(x ..) 2^-refx, q of y
+ *                    alike, m = share q + (1 - share) p; share in (0, 1), p and q at most about 1
+ * js_emit            d = p (b log(p / m) + c), 0 where p is (or is below 2^-100)
  * exp_emit2          d = ax exp(x ..) 2^-refx + ay exp(y ..) 2^-refy; 0 where x is -inf; no c
  * exp_emit_linear    d = p (c + b (x - y)), or of x - shift where y is NULL; 0 where p is; p = a exp(x ..)
  * softmax_row        whole row in cache, y = softmax: one exp an element. False, y undefined,
@@ -132,6 +136,15 @@ typedef struct sgd_arg {
     K(void, lse_dot,                                                                               \
       (size_t n, const float *x, const float *y, float shift, const exp_arg *arg, lse_part *part,  \
        double dot[2]))                                                                             \
+    K(void, lse_cross,                                                                             \
+      (size_t n, const float *x, const float *y, float shift, const exp_arg *arg, lse_part *part,  \
+       double dot[2]))                                                                             \
+    K(void, js_sums,                                                                               \
+      (size_t n, const float *x, const exp_out *ex, const float *y, const exp_out *ey,             \
+       float share, double sums[2]))                                                               \
+    K(void, js_emit,                                                                               \
+      (size_t n, const float *x, const exp_out *ex, const float *y, const exp_out *ey,             \
+       float share, float b, float c, float *d, int store))                                        \
     K(void, exp_emit2,                                                                             \
       (size_t n, const float *x, const exp_out *ex, const float *y, const exp_out *ey, float *d,   \
        int store))                                                                                 \

@@ -4,7 +4,7 @@
  *
  * lse_dot keeps its reference as lse.c does, and scales the weighted sums with the sum.
  */
-#include "exp.h"
+#include "elementary.h"
 
 #define RISE 30.0f
 #define SEED 256
@@ -12,6 +12,8 @@
 
 /* Floats after which sums start anew in a second sum. */
 enum { LANE_BLOCK = 16 * 2 * VF_LEN };
+/* The same for Jensen-Shannon, whose sums start anew in double. */
+enum { JS_BLOCK = 32 * VF_LEN };
 
 static inline vf load_at(const float *x, size_t i, size_t n, float fill)
 {
@@ -20,9 +22,12 @@ static inline vf load_at(const float *x, size_t i, size_t n, float fill)
 
 typedef struct sums { float max, sum, first, second; } sums;
 
-/* Sums of p, p v, p v^2 over a block, p = exp(x) 2^-ref, v = x - y or x - shift; 0 where p is. */
+/* What v is: x - y, or x - shift where y is NULL; or y - shift. */
+enum pairing { DIFFERENCE, CROSS };
+
+/* Sums of p, p v, p v^2 over a block, p = exp(x) 2^-ref; 0 where p is. */
 static inline sums sum_block(size_t n, const float *x, const float *y, float shift,
-                             const exp_consts *k, bool plain)
+                             const exp_consts *k, enum pairing pairing, bool plain)
 {
     const vf zero = vf_set(0.0f), off = vf_set(shift);
     vf s[2] = { zero, zero }, d[2] = { zero, zero }, q[2] = { zero, zero };
@@ -39,7 +44,9 @@ static inline sums sum_block(size_t n, const float *x, const float *y, float shi
             vf a = load_at(x, i + j * VF_LEN, n, -INFINITY);
             vf b = y ? load_at(y, i + j * VF_LEN, n, 0.0f) : off;
             vf p = exp_vec(a, k, plain);
-            vf v = vf_sel(vf_eq(p, zero), zero, vf_sub(a, b)), pv = vf_mul(p, v);
+            vf v = pairing == CROSS ? vf_sub(b, off) : vf_sub(a, b);
+            v = vf_sel(vf_eq(p, zero), zero, v);
+            vf pv = vf_mul(p, v);
             m = vf_max(m, a);
             s[j] = vf_add(s[j], p);
             d[j] = vf_add(d[j], pv);
@@ -58,7 +65,8 @@ static inline float ref_of(float max, const exp_arg *arg)
 }
 
 static inline void dot_blocks(size_t n, const float *x, const float *y, float shift,
-                              const exp_arg *arg, lse_part *part, double dot[2], bool plain)
+                              const exp_arg *arg, lse_part *part, double dot[2],
+                              enum pairing pairing, bool plain)
 {
     for (size_t i = 0; i < n; i += KERNEL_BLOCK) {
         size_t m = n - i < KERNEL_BLOCK ? n - i : KERNEL_BLOCK;
@@ -66,7 +74,7 @@ static inline void dot_blocks(size_t n, const float *x, const float *y, float sh
         float ref = part->ref;
         if (ref == -INFINITY) ref = ref_of(KERNEL(max)(m < SEED ? m : SEED, x + i), arg);
         exp_consts k = exp_setup(arg, ref, 1.0f);
-        sums b = sum_block(m, x + i, other, shift, &k, plain);
+        sums b = sum_block(m, x + i, other, shift, &k, pairing, plain);
         float wanted = ref_of(b.max, arg);
         if (wanted > ref + RISE) {
             int down = (int)(ref - wanted);
@@ -75,7 +83,7 @@ static inline void dot_blocks(size_t n, const float *x, const float *y, float sh
             dot[1] = dot[1] == 0 ? 0 : ldexp(dot[1], down);
             ref = wanted;
             k = exp_setup(arg, ref, 1.0f);
-            b = sum_block(m, x + i, other, shift, &k, plain);
+            b = sum_block(m, x + i, other, shift, &k, pairing, plain);
         }
         part->sum += (double)b.sum;
         dot[0] += (double)b.first;
@@ -89,9 +97,18 @@ void KERNEL(lse_dot)(size_t n, const float *x, const float *y, float shift, cons
                      lse_part *part, double dot[2])
 {
     if (arg->plain)
-        dot_blocks(n, x, y, shift, arg, part, dot, true);
+        dot_blocks(n, x, y, shift, arg, part, dot, DIFFERENCE, true);
     else
-        dot_blocks(n, x, y, shift, arg, part, dot, false);
+        dot_blocks(n, x, y, shift, arg, part, dot, DIFFERENCE, false);
+}
+
+void KERNEL(lse_cross)(size_t n, const float *x, const float *y, float shift, const exp_arg *arg,
+                       lse_part *part, double dot[2])
+{
+    if (arg->plain)
+        dot_blocks(n, x, y, shift, arg, part, dot, CROSS, true);
+    else
+        dot_blocks(n, x, y, shift, arg, part, dot, CROSS, false);
 }
 
 /* Stores as exp_emit.c does: whole lines past the caches, partial ones by ordinary stores. */
@@ -171,4 +188,73 @@ void KERNEL(exp_emit_linear)(size_t n, const float *x, const exp_out *e, float b
         emit_linear(n, x, e, b, y, shift, d, store, true);
     else
         emit_linear(n, x, e, b, y, shift, d, store, false);
+}
+
+/* ---- Jensen-Shannon --------------------------------------------------------------------------- */
+
+/* log(p / m), m = share q + rest p; 0 where p is too small to count: its quotient has no digits. */
+static inline vf log_share(vf p, vf q, vf share, vf rest)
+{
+    vf m = vf_fma(share, q, vf_mul(rest, p));
+    vf counts = vf_sel(vf_gt(p, vf_set(0x1p-100f)), vf_div(p, m), vf_set(1.0f));
+    return vf_log(counts);
+}
+
+static inline void js_block(size_t n, const float *x, const exp_consts *kx, const float *y,
+                            const exp_consts *ky, float share, double add[2], bool plain)
+{
+    const vf w = vf_set(share), rest = vf_set(1.0f - share);
+    vf student = vf_set(0.0f), teacher = vf_set(0.0f);
+    for (size_t i = 0; i < n; i += VF_LEN) {
+        vf p = exp_vec(load_at(x, i, n, -INFINITY), kx, plain);
+        vf q = exp_vec(load_at(y, i, n, -INFINITY), ky, plain);
+        student = vf_fma(p, log_share(p, q, w, rest), student);
+        teacher = vf_fma(q, log_share(q, p, rest, w), teacher);
+    }
+    add[0] += (double)vf_hsum(student);
+    add[1] += (double)vf_hsum(teacher);
+}
+
+void KERNEL(js_sums)(size_t n, const float *x, const exp_out *ex, const float *y,
+                     const exp_out *ey, float share, double add[2])
+{
+    const exp_consts kx = exp_setup(&ex->arg, ex->ref, ex->a);
+    const exp_consts ky = exp_setup(&ey->arg, ey->ref, ey->a);
+    const bool plain = ex->arg.plain && ey->arg.plain;
+    for (size_t i = 0; i < n; i += JS_BLOCK) {
+        size_t m = n - i < JS_BLOCK ? n - i : JS_BLOCK;
+        if (plain)
+            js_block(m, x + i, &kx, y + i, &ky, share, add, true);
+        else
+            js_block(m, x + i, &kx, y + i, &ky, share, add, false);
+    }
+}
+
+static inline vf js_vec(vf p, vf q, vf share, vf rest, vf b, vf c)
+{
+    vf line = vf_fma(b, log_share(p, q, share, rest), c);
+    return vf_sel(vf_gt(p, vf_set(0x1p-100f)), vf_mul(p, line), vf_set(0.0f));
+}
+
+static inline void js_row(size_t n, const float *x, const exp_out *ex, const float *y,
+                          const exp_out *ey, float share, float b, float c, float *d, int store,
+                          bool plain)
+{
+    const exp_consts kx = exp_setup(&ex->arg, ex->ref, ex->a);
+    const exp_consts ky = exp_setup(&ey->arg, ey->ref, ey->a);
+    const vf w = vf_set(share), rest = vf_set(1.0f - share), vb = vf_set(b), vc = vf_set(c);
+#define JS(i, end)                                                                                 \
+    js_vec(exp_vec(load_at(x, i, end, -INFINITY), &kx, plain),                                     \
+           exp_vec(load_at(y, i, end, -INFINITY), &ky, plain), w, rest, vb, vc)
+    EMIT_LOOP(JS);
+#undef JS
+}
+
+void KERNEL(js_emit)(size_t n, const float *x, const exp_out *ex, const float *y,
+                     const exp_out *ey, float share, float b, float c, float *d, int store)
+{
+    if (ex->arg.plain && ey->arg.plain)
+        js_row(n, x, ex, y, ey, share, b, c, d, store, true);
+    else
+        js_row(n, x, ex, y, ey, share, b, c, d, store, false);
 }

@@ -55,7 +55,7 @@ static void start(void *self, int64_t row, void *state)
     r->weight = targets_weight(&c->target, row);
     r->scale = c->reduction == SLG_MEAN ? (c->denominator > 0 ? 1.0 / c->denominator : 0.0) : 1.0;
     r->temperature = source_temperature(&c->src, row);
-    r->parts[0] = r->parts[1] = LSE_EMPTY;
+    r->parts[0] = r->parts[1] = r->parts[2] = LSE_EMPTY;
     const exp_arg arg = c->src.row_temperature.data ? exp_arg_of(r->temperature, 0.0f) : c->src.arg;
     row_start(&r->rest, &arg);
 }

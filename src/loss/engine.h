@@ -29,7 +29,7 @@ typedef struct loss_row {
     double log_odds;      /* log(sum of the others / target): lse of the rest less x_target / T */
     double other;         /* 1 - p[target], to its own relative precision; 1 without a target */
     double p_target;
-    lse_part parts[2];    /* for the method's own reductions (kernel lse_dot); LSE_EMPTY at first */
+    lse_part parts[3];    /* for the method's own reductions (kernel lse_dot); LSE_EMPTY at first */
     double sums[12];      /* the method's own reductions add to these; 0 at first */
 
     /* Set by solve. */

@@ -269,6 +269,26 @@ AT(slg_attack_opts, step, 16)
 AT(slg_attack_opts, low, 24)
 AT(slg_attack_opts, high, 32)
 
+SIZE(slg_distillation_opts, 48)
+AT(slg_distillation_opts, size, 0)
+AT(slg_distillation_opts, reduction, 4)
+AT(slg_distillation_opts, kind, 8)
+AT(slg_distillation_opts, tau_squared, 12)
+AT(slg_distillation_opts, temperature, 16)
+AT(slg_distillation_opts, weight, 24)
+AT(slg_distillation_opts, cross_entropy, 32)
+AT(slg_distillation_opts, teacher_share, 40)
+
+SIZE(slg_nkd_opts, 56)
+AT(slg_nkd_opts, size, 0)
+AT(slg_nkd_opts, reduction, 4)
+AT(slg_nkd_opts, temperature, 8)
+AT(slg_nkd_opts, gamma, 16)
+AT(slg_nkd_opts, target_weight, 24)
+AT(slg_nkd_opts, cross_entropy, 32)
+AT(slg_nkd_opts, target_loss, 40)
+AT(slg_nkd_opts, other_loss, 48)
+
 SIZE(slg_sgd_opts, 48)
 AT(slg_sgd_opts, size, 0)
 AT(slg_sgd_opts, nesterov, 4)
@@ -301,6 +321,7 @@ _Static_assert(SLG_NONE == 0 && SLG_MEAN == 1 && SLG_SUM == 2, "slg_reduction");
 _Static_assert(SLG_UNIFORM == 0 && SLG_NORMAL == 1 && SLG_GUMBEL == 2, "slg_distribution");
 _Static_assert(SLG_TEMPNET_LOGITS == 1 && SLG_TEMPNET_FEATURES == 2, "slg_tempnet_form");
 _Static_assert(SLG_BALL_LINF == 0 && SLG_BALL_L2 == 1, "slg_ball");
+_Static_assert(SLG_FORWARD_KL == 0 && SLG_REVERSE_KL == 1 && SLG_JENSEN_SHANNON == 2, "slg_divergence");
 _Static_assert(SLG_SGD == 1 && SLG_ADAMW == 2, "slg_optimizer_kind");
 
 /* Bindings check their declarations by this. */
@@ -338,6 +359,8 @@ static void test_struct_size(void **state)
     CHECK(slg_adversarial_comp_sum_opts)
     CHECK(slg_margin_change_opts)
     CHECK(slg_attack_opts)
+    CHECK(slg_distillation_opts)
+    CHECK(slg_nkd_opts)
     CHECK(slg_sgd_opts)
     CHECK(slg_adamw_opts)
     assert_int_equal(slg_struct_size("slg_nothing"), 0);

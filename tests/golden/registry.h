@@ -1,6 +1,7 @@
 /* One line a slug, with _ for -: adapt_SLUG.c defines the table adapt_SLUG. */
 SLUG(comp_sum)
 SLUG(cross_entropy)
+SLUG(nkd_uskd)
 SLUG(optimizers)
 SLUG(tempnet)
 SLUG(two_pass_softmax)

@@ -223,6 +223,53 @@ static const spec spec_lse_dot = {
     .check = check_lse_dot,
 };
 
+/* The same of y - shift. NaN and infinities of y where p is not 0 are left to the modules. */
+static void run_lse_cross(const kernel_table *k, call *c)
+{
+    const exp_arg arg = arg_of(c);
+    lse_part p = LSE_EMPTY;
+    double dot[2] = { 0, 0 };
+    size_t piece = c->variant < 6 ? 0 : c->n / 3;
+    k->lse_cross(piece, in(c, 0), in(c, 1), 0.75f, &arg, &p, dot);
+    k->lse_cross(c->n - piece, in(c, 0) + piece, in(c, 1) + piece, 0.75f, &arg, &p, dot);
+    c->got[0] = p.sum, c->got[1] = (double)p.ref, c->got[2] = dot[0], c->got[3] = dot[1];
+}
+
+static void check_lse_cross(const call *c, worst_t *w)
+{
+    const exp_arg arg = arg_of(c);
+    const float *x = in(c, 0), max = max_of(x, c->n);
+    if (has_nan(x, c->n)) {
+        note(w, 0, c->got[0], NAN, 1);
+        return;
+    }
+    if (fabs((double)max * (double)arg.log2e_t) > (double)EXP_LIMIT && max != -INFINITY) return;
+    if (max == -INFINITY) {
+        note(w, 0, c->got[0], 0, 1), note(w, 1, c->got[2], 0, 1);
+        return;
+    }
+    double sum = 0, first = 0, second = 0, size = 0;
+    for (size_t i = 0; i < c->n; i++) {
+        double p = x[i] == -INFINITY ? 0 : exp(reduced(c, x[i]) - reduced(c, max));
+        double v = p == 0 ? 0 : (double)in(c, 1)[i] - 0.75;
+        sum += p, first += p * v, second += p * v * v, size += p * fabs(v);
+    }
+    note(w, 0, log(c->got[0]) + c->got[1] * arg.unit, lse_of(sum_of(c, x, reduced)), 1);
+    note(w, 1, c->got[2] / c->got[0], first / sum, size / sum + FLUSHED);
+    note(w, 2, c->got[3] / c->got[0], second / sum, second / sum + FLUSHED);
+}
+
+static const spec spec_lse_cross = {
+    .name = "lse_cross",
+    .bound = BOUND_lse_cross,
+    .variants = 12,
+    .in = { F4, F4 },
+    .special = { NOT_ABOVE & ~A_NAN, ZEROS | TINY },
+    .prepare = logits,
+    .run = run_lse_cross,
+    .check = check_lse_cross,
+};
+
 /* Of the second row, at its own place. */
 static exp_out second_of(const call *c)
 {
@@ -273,6 +320,89 @@ static const spec spec_exp_emit2 = {
     .prepare = logits,
     .run = run_exp_emit2,
     .check = check_exp_emit2,
+};
+
+/* Probabilities of row i: at most 1. */
+static exp_out share_of(const call *c, int i)
+{
+    exp_out e = { .arg = arg_of(c), .a = i ? 0.5f : 0.25f };
+    float max = max_of(pristine[i], c->n);
+    if (isfinite(max)) e.ref = rintf((max - e.arg.pre) * e.arg.log2e_t);
+    e.ref = fmaxf(fminf(e.ref, EXP_LIMIT), -EXP_LIMIT);
+    return e;
+}
+
+/* Not the extremes: the library keeps it within 0.001 of them. */
+static double js_share(const call *c) { return c->variant % 3 ? 0.5 : 0.0625; }
+
+static double log_over_mean(double p, double q, double share)
+{
+    return p > 0x1p-100 ? log(p / (share * q + (1 - share) * p)) : 0;
+}
+
+static void run_js_sums(const kernel_table *k, call *c)
+{
+    const exp_out ex = share_of(c, 0), ey = share_of(c, 1);
+    double add[2] = { 1, 0 };
+    k->js_sums(c->n, in(c, 0), &ex, in(c, 1), &ey, (float)js_share(c), add);
+    c->got[0] = add[0], c->got[1] = add[1];
+}
+
+static void check_js_sums(const call *c, worst_t *w)
+{
+    const exp_out ex = share_of(c, 0), ey = share_of(c, 1);
+    double first = 1, second = 0, size[2] = { 1, 1 }, s = js_share(c);
+    for (size_t i = 0; i < c->n; i++) {
+        double p = part_of(c, &ex, in(c, 0)[i]), q = part_of(c, &ey, in(c, 1)[i]);
+        if (!(p <= 1 && q <= 1)) return; /* beyond EXP_LIMIT: modules do not ask for it */
+        first += p * log_over_mean(p, q, s), second += q * log_over_mean(q, p, 1 - s);
+        size[0] += p * (1 + fabs(log_over_mean(p, q, s)));
+        size[1] += q * (1 + fabs(log_over_mean(q, p, 1 - s)));
+    }
+    note(w, 0, c->got[0], first, size[0]), note(w, 1, c->got[1], second, size[1]);
+}
+
+static const spec spec_js_sums = {
+    .name = "js_sums",
+    .bound = BOUND_js_sums,
+    .variants = 14,
+    .in = { F4, F4 },
+    .special = { NOT_ABOVE & ~A_NAN, NOT_ABOVE & ~A_NAN },
+    .prepare = logits,
+    .run = run_js_sums,
+    .check = check_js_sums,
+};
+
+static void run_js_emit(const kernel_table *k, call *c)
+{
+    const exp_out ex = share_of(c, 0), ey = share_of(c, 1);
+    k->js_emit(c->n, in(c, 0), &ex, in(c, 1), &ey, (float)js_share(c), 0.75f, -0.25f, out(c, 0),
+               store_of(c));
+}
+
+static void check_js_emit(const call *c, worst_t *w)
+{
+    const exp_out ex = share_of(c, 0), ey = share_of(c, 1);
+    for (size_t i = 0; i < c->n; i++) {
+        double p = part_of(c, &ex, in(c, 0)[i]), q = part_of(c, &ey, in(c, 1)[i]);
+        if (!(p <= 1 && q <= 1)) continue;
+        double log_p = log_over_mean(p, q, js_share(c));
+        note(w, i, (double)out(c, 0)[i], p * (0.75 * log_p - 0.25),
+             p * (1 + 0.75 * fabs(log_p)) + 0x1p-74);
+    }
+}
+
+static const spec spec_js_emit = {
+    .name = "js_emit",
+    .bound = BOUND_js_emit,
+    .variants = 14,
+    .in = { F4, F4 },
+    .out = { F4 },
+    .special = { NOT_ABOVE & ~A_NAN, NOT_ABOVE & ~A_NAN },
+    .alias = { 3 },
+    .prepare = logits,
+    .run = run_js_emit,
+    .check = check_js_emit,
 };
 
 static void run_exp_emit_linear(const kernel_table *k, call *c)
