@@ -196,6 +196,41 @@ void run_mul(const kernels &k, buffers &b) { k.mul(b.n, b.p, b.y); }
 void run_mask(const kernels &k, buffers &b) { k.mask(b.n, b.x, b.p, b.y); }
 void run_scale(const kernels &k, buffers &b) { k.scale(b.n, b.x, 0.5f, b.y); }
 void run_add(const kernels &k, buffers &b) { k.add(b.n, b.g, b.y); }
+void run_stable_sum(const kernels &k, buffers &b)
+{
+    stable_part part = { 0.0, 0.0, -INFINITY };
+    k.stable_sum(b.n, b.x, 1.0f, &part);
+    benchmark::DoNotOptimize(part);
+}
+void run_stable_dot(const kernels &k, buffers &b)
+{
+    double out[2];
+    k.stable_dot(b.n, b.x, 1.0f, b.p, out);
+    benchmark::DoNotOptimize(out);
+}
+const stable_out stable_arg = { 1.0f, 1e-4f, 1e-4f * STABLE_SCALE, 1.0f, 1e-4f, 9.2f, 1e-7f };
+void run_stable_prob(const kernels &k, buffers &b)
+{
+    k.stable_prob(b.n, b.x, &stable_arg, b.y, store(b));
+}
+void run_stable_log(const kernels &k, buffers &b)
+{
+    k.stable_log(b.n, b.x, &stable_arg, b.y, store(b));
+}
+void run_stable_grad(const kernels &k, buffers &b)
+{
+    k.stable_grad(b.n, b.x, &stable_arg, 0.0f, nullptr, b.y, store(b));
+}
+void run_hinge_sum(const kernels &k, buffers &b)
+{
+    hinge_part part = { 0.0, 0.0, 0.0, -INFINITY };
+    k.hinge_sum(b.n, b.x, 0.0f, 1.0f, &part);
+    benchmark::DoNotOptimize(part);
+}
+void run_hinge_grad(const kernels &k, buffers &b)
+{
+    k.hinge_grad(b.n, b.x, 0.0f, 1.0f, 1e-4f, 2, b.y, store(b));
+}
 void run_stream(const kernels &k, buffers &b) { k.stream(b.n, b.x, 1.0f, b.y); }
 void run_moments(const kernels &k, buffers &b)
 {

@@ -4,6 +4,7 @@
 
 #include "softlogit/core.h"
 #include "softlogit/distill.h"
+#include "softlogit/hinge.h"
 #include "softlogit/loss.h"
 #include "softlogit/optimizer.h"
 #include "softlogit/robust.h"
@@ -12,5 +13,6 @@
 #include "softlogit/tempnet.h"
 #include "softlogit/spherical.h"
 #include "softlogit/utility.h"
+#include "softlogit/stablemax.h"
 
 #endif

@@ -41,6 +41,11 @@
     S(slg_attack_opts)       \
     S(slg_distillation_opts) \
     S(slg_nkd_opts)          \
+    S(slg_stablemax_opts)      \
+    S(slg_stablemax_loss_opts) \
+    S(slg_collapse_out)        \
+    S(slg_hinge_opts)          \
+    S(slg_svm_layer_opts)      \
     S(slg_sgd_opts)          \
     S(slg_adamw_opts)
 

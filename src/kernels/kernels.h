@@ -60,6 +60,32 @@ typedef struct exp_out {
     float c;
 } exp_out;
 
+/* StableMax's s(z), z = x / T, summed: of s / STABLE_SCALE over z >= 0, of s STABLE_SCALE below 0. */
+#define STABLE_SCALE 0x1p32f
+typedef struct stable_part {
+    double up, down;
+    float max; /* of x */
+} stable_part;
+
+#define STABLE_EMPTY ((stable_part){ 0.0, 0.0, -INFINITY })
+
+/* Pass 2: a s(z), its logarithm, or a s(z) / (1 + |z|), with a such that none overflows. num is 1, or
+   STABLE_SCALE where a row has z < 0 alone and a may be large. */
+typedef struct stable_out {
+    float inv_t;
+    float up, up_scaled;  /* a; a STABLE_SCALE */
+    float num, down;      /* a = down num */
+    float log_hi, log_lo; /* log of the sum, in two parts */
+} stable_out;
+
+/* Sums of h and h^2, number of h > 0, maximum of x. */
+typedef struct hinge_part {
+    double sum, square, count;
+    float max;
+} hinge_part;
+
+#define HINGE_EMPTY ((hinge_part){ 0.0, 0.0, 0.0, -INFINITY })
+
 /* How an output is written. */
 enum { STORE_CACHED = 0, STORE_STREAM = 1 /* past the caches; sfence is the caller's */ };
 
@@ -122,6 +148,12 @@ typedef struct sgd_arg {
  * moments            out = { mean of x, sum (x - mean)^2 }, to their own relative precision wherever
  *                    x lies and however large; sum NaN with a NaN or an infinity; zeros for n = 0
  * affine_emit        y = a (x unit - pivot) + c, the bracket rounded once
+ * stable_sum         adds a piece to *part: -inf adds nothing; NaN and z = +inf make `up` so
+ * stable_dot         { sum q log s(z), sum q }; nothing is added where q is 0; z < +inf elsewhere
+ * stable_prob        y = a s(z); stable_log: log s(z) less the log of the sum, -inf where x is
+ * stable_grad        y = (a s(z) + b q) / (1 + |z|), 0 where x = -inf; q NULL: zeros. A NaN of a: NaN
+ * hinge_sum          h = max(0, (x - ref) + margin), 0 where x is -inf; adds a piece to *part
+ * hinge_grad         y = a h, or with power 1 a [h > 0]
  * stream             y = a x past the caches: x and y aligned to 64 bytes, n a multiple of 16, and no
  *                    overlap; sfence is the caller's
  */
@@ -175,6 +207,17 @@ typedef struct sgd_arg {
     K(void, mask, (size_t n, const float *x, const float *m, float *y))                            \
     K(void, scale, (size_t n, const float *x, float a, float *y))                                  \
     K(void, add, (size_t n, const float *x, float *y))                                             \
+    K(void, stable_sum, (size_t n, const float *x, float inv_t, stable_part *part))                \
+    K(void, stable_dot, (size_t n, const float *x, float inv_t, const float *q, double out[2]))    \
+    K(void, stable_prob, (size_t n, const float *x, const stable_out *e, float *y, int store))     \
+    K(void, stable_log, (size_t n, const float *x, const stable_out *e, float *y, int store))      \
+    K(void, stable_grad,                                                                           \
+      (size_t n, const float *x, const stable_out *e, float b, const float *q, float *y,           \
+       int store))                                                                                 \
+    K(void, hinge_sum, (size_t n, const float *x, float ref, float margin, hinge_part *part))      \
+    K(void, hinge_grad,                                                                            \
+      (size_t n, const float *x, float ref, float margin, float a, int power, float *y,            \
+       int store))                                                                                 \
     K(void, stream, (size_t n, const float *x, float a, float *y))                                 \
     K(void, moments, (size_t n, const float *x, double out[2]))                                    \
     K(void, affine_emit,                                                                           \

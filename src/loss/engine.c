@@ -156,7 +156,8 @@ static void record(loss_call *c, const loss_row *r, bool ordinary)
     put_extra(c, r, ordinary, ignored);
     if (ignored) return;
     c->loss[r->row] = r->loss;
-    if (!ordinary || (c->method->flags & LOSS_NO_LSE)) return;
+    unsigned flags = c->method->flags;
+    if (!ordinary || isnan(r->loss) || (flags & (LOSS_NO_LSE | LOSS_HAS_MAX)) == LOSS_NO_LSE) return;
     c->correct[r->row] = loss_leads(c, r);
 }
 

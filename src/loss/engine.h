@@ -48,11 +48,13 @@ typedef struct loss_call loss_call;
 enum { LOSS_EXTRA = 3 };
 
 enum {
-    LOSS_NO_LSE = 1,     /* no log-sum-exp: the method's own reduce alone. NaN and infinities are its
+    LOSS_NO_LSE = 1, /* no log-sum-exp: the method's own reduce alone. NaN and infinities are its
                             own affair, out.lse is refused, out.correct is 0. */
     LOSS_KEEP_TARGET = 2, /* emit and row write the target's entry themselves */
     LOSS_SEES_IGNORED = 4, /* solve and whole also get ignored rows (target -1, no d), for extras */
-    LOSS_EMPTY_NAN = 8 /* a row with every class masked: loss and gradient NaN, as of a NaN */
+    LOSS_EMPTY_NAN = 8, /* a row with every class masked: loss and gradient NaN, as of a NaN */
+    LOSS_HAS_MAX = 16 /* with LOSS_NO_LSE: reduce keeps rest.part.max, as the log-sum-exp would, so
+                        out.correct is known; not of rows whose loss is NaN */
 };
 
 typedef struct loss_method {

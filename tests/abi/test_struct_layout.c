@@ -288,6 +288,44 @@ AT(slg_nkd_opts, target_weight, 24)
 AT(slg_nkd_opts, cross_entropy, 32)
 AT(slg_nkd_opts, target_loss, 40)
 AT(slg_nkd_opts, other_loss, 48)
+SIZE(slg_stablemax_opts, 16)
+AT(slg_stablemax_opts, size, 0)
+AT(slg_stablemax_opts, reserved, 4)
+AT(slg_stablemax_opts, temperature, 8)
+
+SIZE(slg_stablemax_loss_opts, 8)
+AT(slg_stablemax_loss_opts, size, 0)
+AT(slg_stablemax_loss_opts, reduction, 4)
+
+SIZE(slg_collapse_out, 64)
+AT(slg_collapse_out, size, 0)
+AT(slg_collapse_out, reserved, 4)
+AT(slg_collapse_out, collapsed, 8)
+AT(slg_collapse_out, zero_loss, 16)
+AT(slg_collapse_out, count, 24)
+AT(slg_collapse_out, collapsed_rows, 32)
+AT(slg_collapse_out, zero_loss_rows, 40)
+AT(slg_collapse_out, collapsed_fraction, 48)
+AT(slg_collapse_out, zero_loss_fraction, 56)
+
+SIZE(slg_hinge_opts, 32)
+AT(slg_hinge_opts, size, 0)
+AT(slg_hinge_opts, form, 4)
+AT(slg_hinge_opts, power, 8)
+AT(slg_hinge_opts, reduction, 12)
+AT(slg_hinge_opts, per_entry, 16)
+AT(slg_hinge_opts, reserved, 20)
+AT(slg_hinge_opts, margin, 24)
+
+SIZE(slg_svm_layer_opts, 40)
+AT(slg_svm_layer_opts, size, 0)
+AT(slg_svm_layer_opts, form, 4)
+AT(slg_svm_layer_opts, power, 8)
+AT(slg_svm_layer_opts, scaling, 12)
+AT(slg_svm_layer_opts, outer_decay, 16)
+AT(slg_svm_layer_opts, reserved, 20)
+AT(slg_svm_layer_opts, margin, 24)
+AT(slg_svm_layer_opts, penalty, 32)
 
 SIZE(slg_sgd_opts, 48)
 AT(slg_sgd_opts, size, 0)
@@ -322,6 +360,8 @@ _Static_assert(SLG_UNIFORM == 0 && SLG_NORMAL == 1 && SLG_GUMBEL == 2, "slg_dist
 _Static_assert(SLG_TEMPNET_LOGITS == 1 && SLG_TEMPNET_FEATURES == 2, "slg_tempnet_form");
 _Static_assert(SLG_BALL_LINF == 0 && SLG_BALL_L2 == 1, "slg_ball");
 _Static_assert(SLG_FORWARD_KL == 0 && SLG_REVERSE_KL == 1 && SLG_JENSEN_SHANNON == 2, "slg_divergence");
+_Static_assert(SLG_ONE_VS_REST == 0 && SLG_MAX_MARGIN == 1 && SLG_SUM_MARGIN == 2, "slg_hinge_form");
+_Static_assert(SLG_SVM_MEAN == 0 && SLG_SVM_SUM == 1, "slg_svm_scaling");
 _Static_assert(SLG_SGD == 1 && SLG_ADAMW == 2, "slg_optimizer_kind");
 
 /* Bindings check their declarations by this. */
@@ -361,6 +401,11 @@ static void test_struct_size(void **state)
     CHECK(slg_attack_opts)
     CHECK(slg_distillation_opts)
     CHECK(slg_nkd_opts)
+    CHECK(slg_stablemax_opts)
+    CHECK(slg_stablemax_loss_opts)
+    CHECK(slg_collapse_out)
+    CHECK(slg_hinge_opts)
+    CHECK(slg_svm_layer_opts)
     CHECK(slg_sgd_opts)
     CHECK(slg_adamw_opts)
     assert_int_equal(slg_struct_size("slg_nothing"), 0);

@@ -49,6 +49,13 @@
 #define BOUND_mask 0
 #define BOUND_scale 1.0            /* 1, rounded once, as the next */
 #define BOUND_add 1.0
+#define BOUND_stable_sum 10.0      /* 7.7   6.3   6.3 */
+#define BOUND_stable_dot 12.0      /* 6.2   7.3   6.7; of sum q |log s| */
+#define BOUND_stable_prob 5.0      /* 2.4   2.4   2.4 */
+#define BOUND_stable_log 3.0       /* 1.6   1.6   1.6; of |log s| + |log of the sum| */
+#define BOUND_stable_grad 6.0      /* 4.6   4.6   4.6; of |a s| / u + |b q| / u */
+#define BOUND_hinge_sum 12.0       /* 8.2   5.3   4.8 */
+#define BOUND_hinge_grad 1.5       /* 0.93  0.93  0.93 */
 #define BOUND_stream 1.0
 #define BOUND_moments 60.0         /* 48.3  24.0  10.3; of max |x|, and of the sum of squares */
 #define BOUND_affine_emit 2.5      /* 1.25  1.25  1.25; of |a| |x unit - pivot| + |c| */
