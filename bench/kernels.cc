@@ -143,6 +143,31 @@ void run_exp_emit_linear(const kernels &k, buffers &b)
 {
     k.exp_emit_linear(b.n, b.x, &b.out, -0.5f, b.g, 0.0f, b.y, store(b));
 }
+void run_bce(const kernels &k, buffers &b)
+{
+    benchmark::DoNotOptimize(k.bce(b.n, b.x, 1.0f, b.p, nullptr, nullptr));
+}
+void run_bce_emit(const kernels &k, buffers &b)
+{
+    k.bce_emit(b.n, b.x, 1.0f, b.p, nullptr, nullptr, 1.0f, b.y, store(b));
+}
+const logit_pair halves = { 0.5f, 0.5f, 1.0f };
+void run_log_cosh(const kernels &k, buffers &b)
+{
+    benchmark::DoNotOptimize(k.log_cosh(b.n, b.x, b.g, &halves));
+}
+void run_tanh_emit(const kernels &k, buffers &b)
+{
+    k.tanh_emit(b.n, b.x, b.g, &halves, 1.0f, b.y, store(b));
+}
+void run_binary_kl(const kernels &k, buffers &b)
+{
+    benchmark::DoNotOptimize(k.binary_kl(b.n, b.x, b.g, &halves));
+}
+void run_binary_kl_emit(const kernels &k, buffers &b)
+{
+    k.binary_kl_emit(b.n, b.x, b.g, &halves, 1.0f, b.y, store(b));
+}
 void run_log_emit(const kernels &k, buffers &b)
 {
     const log_arg a = { 1.0f, 0.0f, 10.0f, 1e-7f, 0.0f };
@@ -242,6 +267,13 @@ void run_affine_emit(const kernels &k, buffers &b)
 {
     k.affine_emit(b.n, b.x, 1.0f, 0.5f, -0.1f, 1e-4f, b.y, store(b));
 }
+void run_dots(const kernels &k, buffers &b)
+{
+    double out[3];
+    k.dots(b.n, b.x, b.p, out);
+    benchmark::DoNotOptimize(out);
+}
+void run_lincomb(const kernels &k, buffers &b) { k.lincomb(b.n, 0.5, b.x, 0.5, b.y); }
 void run_widen_bf16(const kernels &k, buffers &b) { k.widen_bf16(b.n, b.half, b.y); }
 void run_widen_f16(const kernels &k, buffers &b) { k.widen_f16(b.n, b.half, b.y); }
 void run_narrow_bf16(const kernels &k, buffers &b) { k.narrow_bf16(b.n, b.x, b.half); }

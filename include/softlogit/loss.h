@@ -118,7 +118,8 @@ typedef struct slg_targets {
     uint32_t size;                  /* sizeof(slg_targets), set by slg_targets_init */
     int32_t reserved;               /* 0 */
     const slg_tensor *index;        /* [rows]        i32, i64: the class, or ignore_index */
-    const slg_tensor *prob;         /* [rows, cols]  f32, bf16, f16: >= 0, a row sums to 1 */
+    const slg_tensor *prob;         /* [rows, cols]  f32, bf16, f16: >= 0, a row sums to 1; for losses
+                                       that take each class by itself: from 0 to 1 each */
     const slg_tensor *row_weight;   /* [rows]        f32, >= 0; NULL: all ones */
     const slg_tensor *class_weight; /* [cols]        f32, >= 0; NULL: all ones */
     const slg_logits *teacher;      /* logits of a teacher, over the same classes */
@@ -309,6 +310,116 @@ SLG_API slg_status slg_squared_softmax(slg_ctx *ctx, const slg_logits *logits,
                                        const slg_targets *targets,
                                        const slg_squared_softmax_opts *opts, slg_loss_out *out,
                                        slg_logits_grad *grad);
+
+/* ---- Binary cross-entropy -------------------------------------------------------------- */
+
+/* Options of slg_binary_cross_entropy. */
+typedef struct slg_binary_cross_entropy_opts {
+    uint32_t size;                /* sizeof(slg_binary_cross_entropy_opts), set by its _init */
+    int32_t reduction;            /* slg_reduction, over rows; default SLG_MEAN */
+    int32_t class_reduction;      /* SLG_MEAN or SLG_SUM, over a row's classes that are not masked;
+                                     default SLG_MEAN */
+    int32_t reserved;             /* 0 */
+    const slg_tensor *pos_weight; /* [cols] f32, >= 0, finite; NULL: all ones */
+} slg_binary_cross_entropy_opts;
+
+SLG_API void slg_binary_cross_entropy_opts_init(slg_binary_cross_entropy_opts *opts, size_t size);
+
+/*
+ * Binary cross-entropy with logits, for rows that have any number of labels: each class is a
+ * yes-or-no question of its own, with sp(x) = log(1 + exp(x)):
+ *
+ *     loss = w * mean_k class_weight[k] (pos_weight[k] q[k] sp(-x[k]) + (1 - q[k]) sp(x[k]))
+ *     dloss/dx[k] = w / K * class_weight[k] ((1 - q[k]) sigmoid(x[k]) - pos_weight[k] q[k] sigmoid(-x[k]))
+ *
+ * With both means it is PyTorch's BCEWithLogitsLoss and Keras's BinaryCrossentropy(from_logits).
+ *
+ *   logits   in   [rows, cols] or an output layer
+ *   targets  in   prob: entries from 0 to 1, of any sum; row_weight, class_weight; the rest NULL
+ *   opts     in   NULL: the defaults. pos_weight is read before anything is written.
+ *   out      out  see slg_loss_out; lse must be NULL, correct is 0. A mean divides by the sum of
+ *                 the row weights, not of the class weights.
+ *   grad     out  NULL: not wanted
+ *
+ * The terms of the loss are added, never subtracted: it keeps its relative precision (1e-6), as
+ * does each entry of the gradient where q is 0 or 1. A logit of -inf costs 0 where q is 0, else +inf;
+ * +inf likewise where q is 1; gradients are their limits. A class that is masked, or whose weight is
+ * 0, adds nothing, and its gradient is 0, whatever q. A NaN makes its row's loss and gradient NaN. With no
+ * class at all the loss is 0.
+ *
+ * Cost: a read of logits and two of prob (one checks it), one write of the gradient, an exponential
+ * and a logarithm a class. Fused as slg_cross_entropy.
+ *
+ * Errors: as slg_cross_entropy; SLG_ERR_RANGE also for an entry of prob that is not from 0 to 1.
+ *
+ * Since 0.1.
+ */
+SLG_API slg_status slg_binary_cross_entropy(slg_ctx *ctx, const slg_logits *logits,
+                                            const slg_targets *targets,
+                                            const slg_binary_cross_entropy_opts *opts,
+                                            slg_loss_out *out, slg_logits_grad *grad);
+
+/* ---- Focal loss ------------------------------------------------------------------------ */
+
+/* Options of slg_focal. */
+typedef struct slg_focal_opts {
+    uint32_t size;     /* sizeof(slg_focal_opts), set by slg_focal_opts_init */
+    int32_t reduction; /* slg_reduction; default SLG_MEAN */
+    double gamma;      /* >= 0, finite; default 2. 0 is cross-entropy */
+} slg_focal_opts;
+
+SLG_API void slg_focal_opts_init(slg_focal_opts *opts, size_t size);
+
+/*
+ * Focal loss: cross-entropy in which rows that are right already count for less. With p = softmax(x)
+ * and t the target:
+ *
+ *     loss = w * class_weight[t] (1 - p[t])^gamma (-log p[t])
+ *     dloss/dx[k] = w * class_weight[t] G (p[k] - [k = t]),
+ *     G = (1 - p[t])^gamma (1 + gamma p[t] (-log p[t]) / (1 - p[t]))
+ *
+ *   logits   in   [rows, cols] or an output layer
+ *   targets  in   index; row_weight, class_weight (the paper's alpha); the rest NULL
+ *   opts     in   NULL: the defaults
+ *   out      out  see slg_loss_out. A mean divides as that of slg_cross_entropy, by the sum of
+ *                 w * class_weight[t].
+ *   grad     out  NULL: not wanted
+ *
+ * 1 - p[t] keeps its relative precision however small it is, and so do loss and gradient (1e-6 times
+ * 1 + gamma). Masked classes, NaN, +inf, ignored rows, cost and errors: as slg_cross_entropy; SLG_ERR_RANGE
+ * for a gamma that is negative or not finite.
+ *
+ * Paper: "Focal Loss for Dense Object Detection" (2017), its softmax form. Since 0.1.
+ */
+SLG_API slg_status slg_focal(slg_ctx *ctx, const slg_logits *logits, const slg_targets *targets,
+                             const slg_focal_opts *opts, slg_loss_out *out, slg_logits_grad *grad);
+
+/* ---- Poly-1 ---------------------------------------------------------------------------- */
+
+/* Options of slg_poly1. */
+typedef struct slg_poly1_opts {
+    uint32_t size;     /* sizeof(slg_poly1_opts), set by slg_poly1_opts_init */
+    int32_t reduction; /* slg_reduction; default SLG_MEAN */
+    double epsilon;    /* >= -1, finite; default 1. 0 is cross-entropy */
+} slg_poly1_opts;
+
+SLG_API void slg_poly1_opts_init(slg_poly1_opts *opts, size_t size);
+
+/*
+ * Poly-1: cross-entropy whose first term in powers of 1 - p[t] has another weight. With p = softmax(x)
+ * and t the target:
+ *
+ *     loss = w * class_weight[t] (-log p[t] + epsilon (1 - p[t]))
+ *     dloss/dx[k] = w * class_weight[t] (1 + epsilon p[t]) (p[k] - [k = t])
+ *
+ * Operands, masked classes, NaN, +inf, mean, precision, cost and errors: as slg_focal; SLG_ERR_RANGE for
+ * an epsilon below -1 (from where on the gradient would turn round) or not finite.
+ *
+ * Paper: "PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions" (2022).
+ * Since 0.1.
+ */
+SLG_API slg_status slg_poly1(slg_ctx *ctx, const slg_logits *logits, const slg_targets *targets,
+                             const slg_poly1_opts *opts, slg_loss_out *out, slg_logits_grad *grad);
 
 #ifdef __cplusplus
 }

@@ -5,6 +5,7 @@
 #include "softlogit/core.h"
 #include "softlogit/distill.h"
 #include "softlogit/hinge.h"
+#include "softlogit/dual_head.h"
 #include "softlogit/loss.h"
 #include "softlogit/optimizer.h"
 #include "softlogit/robust.h"

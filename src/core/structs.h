@@ -46,6 +46,13 @@
     S(slg_collapse_out)        \
     S(slg_hinge_opts)          \
     S(slg_svm_layer_opts)      \
+    S(slg_binary_cross_entropy_opts) \
+    S(slg_focal_opts) \
+    S(slg_poly1_opts) \
+    S(slg_binary_kl_opts) \
+    S(slg_dual_head_opts) \
+    S(slg_align_gradients_opts) \
+    S(slg_align_gradients_out) \
     S(slg_sgd_opts)          \
     S(slg_adamw_opts)
 

@@ -1,5 +1,5 @@
 /*
- * elementary.h - functions of the losses that work class by class: logarithm, softplus, sigmoid.
+ * elementary.h - functions of the losses that work class by class: logarithm, softplus, sigmoid, tanh.
  * Each keeps its relative precision where its value is small. Errors in units of 2^-24, as
  * tests/kernels measures them: log 2, log1p 4, softplus 6, sigmoid 6.
  */
@@ -46,6 +46,36 @@ static inline vf vf_sigmoid(vf a, const exp_consts *k)
 {
     vf one = vf_set(1.0f), e = exp_vec(vf_neg(vf_abs(a)), k, true);
     return vf_div(vf_sel(vf_gt(vf_set(0.0f), a), e, one), vf_add(one, e));
+}
+
+/* Below this |z| vf_tanh is an odd polynomial, since 1 - e would cancel. */
+#define TANH_SMALL 0.35f
+
+/* tanh(z) = (1 - e) / (1 + e), for e = exp(-2 |z|), which the caller may need too. Error below 5e-7. */
+static inline vf vf_tanh(vf z, vf e)
+{
+    vf one = vf_set(1.0f);
+    vf big = vf_copysign(vf_div(vf_sub(one, e), vf_add(one, e)), z);
+    vf s = vf_mul(z, z);
+    vf p = vf_fma(s, vf_set(-1382.0f / 155925.0f), vf_set(62.0f / 2835.0f));
+    p = vf_fma(p, s, vf_set(-17.0f / 315.0f));
+    p = vf_fma(p, s, vf_set(2.0f / 15.0f));
+    p = vf_fma(p, s, vf_set(-1.0f / 3.0f));
+    vf small = vf_fma(vf_mul(p, s), z, z);
+    return vf_sel(vf_gt(vf_set(TANH_SMALL), vf_abs(z)), small, big);
+}
+
+/* 1 - exp(-y) for y >= 0, with e = exp(-y); relative error below 8 units. */
+static inline vf vf_one_less_exp(vf y, vf e)
+{
+    vf one = vf_set(1.0f);
+    vf p = vf_mad(y, vf_set(1.0f / 5040.0f), vf_set(-1.0f / 720.0f));
+    p = vf_mad(p, y, vf_set(1.0f / 120.0f));
+    p = vf_mad(p, y, vf_set(-1.0f / 24.0f));
+    p = vf_mad(p, y, vf_set(1.0f / 6.0f));
+    p = vf_mad(p, y, vf_set(-0.5f));
+    vf small = vf_mad(vf_mul(p, y), y, y);
+    return vf_sel(vf_gt(vf_set(0.35f), y), small, vf_sub(one, e));
 }
 
 #endif

@@ -85,6 +85,11 @@ typedef struct hinge_part {
 } hinge_part;
 
 #define HINGE_EMPTY ((hinge_part){ 0.0, 0.0, 0.0, -INFINITY })
+/* Two rows of logits that are compared class by class: a = x inv_x, b = y inv_y, and a - b =
+   (x ratio - y) inv_y with ratio = inv_x / inv_y. */
+typedef struct logit_pair {
+    float inv_x, inv_y, ratio;
+} logit_pair;
 
 /* How an output is written. */
 enum { STORE_CACHED = 0, STORE_STREAM = 1 /* past the caches; sfence is the caller's */ };
@@ -124,6 +129,12 @@ typedef struct sgd_arg {
  * js_emit            d = p (b log(p / m) + c), 0 where p is (or is below 2^-100)
  * exp_emit2          d = ax exp(x ..) 2^-refx + ay exp(y ..) 2^-refy; 0 where x is -inf; no c
  * exp_emit_linear    d = p (c + b (x - y)), or of x - shift where y is NULL; 0 where p is; p = a exp(x ..)
+ * bce                sum of w (pos q softplus(-z) + (1 - q) softplus(z)), z = x inv_t; pos, w NULL: ones.
+ *                    A class with w = 0 adds 0. bce_emit: d = factor times its slope in z
+ * log_cosh           sum of log cosh((a - b) / 2); tanh_emit: d = factor tanh((a - b) / 2)
+ * binary_kl          sum of KL(Bernoulli(sigmoid(b)) || Bernoulli(sigmoid(a))), 0 where a is b,
+ *                    infinite too; binary_kl_emit: d = factor (sigmoid(a) - sigmoid(b)). Sums of these
+ *                    three past FLT_MAX in a block are inf
  * softmax_row        whole row in cache, y = softmax: one exp an element. False, y undefined,
  *                    where the row is not ordinary (see lse_kind): the caller then does as usual.
  *                    n <= SHORT_ROW: subnormal results are 0 in the caller's own mode too.
@@ -154,6 +165,8 @@ typedef struct sgd_arg {
  * stable_grad        y = (a s(z) + b q) / (1 + |z|), 0 where x = -inf; q NULL: zeros. A NaN of a: NaN
  * hinge_sum          h = max(0, (x - ref) + margin), 0 where x is -inf; adds a piece to *part
  * hinge_grad         y = a h, or with power 1 a [h > 0]
+ * dots               { sum x y, sum x x, sum y y } in double; the same bits on every ISA
+ * lincomb            y = a x + b y in double, rounded once
  * stream             y = a x past the caches: x and y aligned to 64 bytes, n a multiple of 16, and no
  *                    overlap; sfence is the caller's
  */
@@ -182,6 +195,19 @@ typedef struct sgd_arg {
        int store))                                                                                 \
     K(void, exp_emit_linear,                                                                       \
       (size_t n, const float *x, const exp_out *e, float b, const float *y, float shift, float *d, \
+       int store))                                                                                 \
+    K(double, bce,                                                                                 \
+      (size_t n, const float *x, float inv_t, const float *q, const float *pos, const float *w))   \
+    K(void, bce_emit,                                                                              \
+      (size_t n, const float *x, float inv_t, const float *q, const float *pos, const float *w,    \
+       float factor, float *d, int store))                                                         \
+    K(double, log_cosh, (size_t n, const float *x, const float *y, const logit_pair *p))           \
+    K(void, tanh_emit,                                                                             \
+      (size_t n, const float *x, const float *y, const logit_pair *p, float factor, float *d,      \
+       int store))                                                                                 \
+    K(double, binary_kl, (size_t n, const float *x, const float *y, const logit_pair *p))          \
+    K(void, binary_kl_emit,                                                                        \
+      (size_t n, const float *x, const float *y, const logit_pair *p, float factor, float *d,      \
        int store))                                                                                 \
     K(bool, softmax_row, (size_t n, const float *x, const exp_arg *arg, float *y, lse_part *part)) \
     K(double, exp_store,                                                                           \
@@ -222,6 +248,8 @@ typedef struct sgd_arg {
     K(void, moments, (size_t n, const float *x, double out[2]))                                    \
     K(void, affine_emit,                                                                           \
       (size_t n, const float *x, float unit, float pivot, float a, float c, float *y, int store))  \
+    K(void, dots, (size_t n, const float *x, const float *y, double out[3]))                       \
+    K(void, lincomb, (size_t n, double a, const float *x, double b, float *y))                     \
     K(void, widen_bf16, (size_t n, const uint16_t *x, float *y))                                   \
     K(void, widen_f16, (size_t n, const uint16_t *x, float *y))                                    \
     K(void, narrow_bf16, (size_t n, const float *x, uint16_t *y))                                  \

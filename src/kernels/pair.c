@@ -5,20 +5,15 @@
  * lse_dot keeps its reference as lse.c does, and scales the weighted sums with the sum.
  */
 #include "elementary.h"
+#include "emit_loop.h"
 
 #define RISE 30.0f
 #define SEED 256
-#define AHEAD (6 * 1024 / 4)
 
 /* Floats after which sums start anew in a second sum. */
 enum { LANE_BLOCK = 16 * 2 * VF_LEN };
 /* The same for Jensen-Shannon, whose sums start anew in double. */
 enum { JS_BLOCK = 32 * VF_LEN };
-
-static inline vf load_at(const float *x, size_t i, size_t n, float fill)
-{
-    return n - i < VF_LEN ? vf_load_n(x + i, n - i, fill) : vf_load(x + i);
-}
 
 typedef struct sums { float max, sum, first, second; } sums;
 
@@ -110,32 +105,6 @@ void KERNEL(lse_cross)(size_t n, const float *x, const float *y, float shift, co
     else
         dot_blocks(n, x, y, shift, arg, part, dot, CROSS, false);
 }
-
-/* Stores as exp_emit.c does: whole lines past the caches, partial ones by ordinary stores. */
-#define EMIT_LOOP(value)                                                                           \
-    do {                                                                                           \
-        size_t i = 0, head = (size_t)(-(uintptr_t)d / sizeof *d) % 16;                             \
-        if (store == STORE_STREAM)                                                                 \
-            for (head = head < n ? head : n; i < head;) {                                          \
-                size_t len = head - i < VF_LEN ? head - i : VF_LEN;                                \
-                vf_store_n(d + i, value(i, i + len), len);                                         \
-                i += len;                                                                          \
-            }                                                                                      \
-        for (; i + 16 <= n; i += 16) {                                                             \
-            vf_prefetch(x + i + AHEAD);                                                            \
-            for (size_t j = 0; j < 16; j += VF_LEN) {                                              \
-                vf r = value(i + j, n);                                                            \
-                if (store == STORE_STREAM)                                                         \
-                    vf_stream(d + i + j, r);                                                       \
-                else                                                                               \
-                    vf_store(d + i + j, r);                                                        \
-            }                                                                                      \
-        }                                                                                          \
-        for (; i < n; i += VF_LEN) {                                                               \
-            size_t len = n - i < VF_LEN ? n - i : VF_LEN;                                          \
-            vf_store_n(d + i, value(i, n), len);                                                   \
-        }                                                                                          \
-    } while (0)
 
 static inline void emit2(size_t n, const float *x, const exp_out *ex, const float *y,
                          const exp_out *ey, float *d, int store, bool plain)

@@ -1,25 +1,11 @@
 /*
  * softcap.c - cap * tanh(x / cap), and its slope.
  *
- * With e = exp(-2 |z|), tanh(z) = (1 - e) / (1 + e) and its slope is 4 e / (1 + e)^2, which keeps its
- * relative precision where tanh is near 1 and 1 - tanh^2 would not. Below |z| = 0.35 an odd
- * polynomial, since there 1 - e would cancel. Relative error of both below 5e-7. NaN stays NaN; -inf
+ * With e = exp(-2 |z|) the slope of tanh(z) is 4 e / (1 + e)^2, which keeps its relative precision
+ * where tanh is near 1 and 1 - tanh^2 would not. Relative error of both below 5e-7. NaN stays NaN; -inf
  * (a masked class) stays -inf, with slope 0.
  */
-#include "exp.h"
-
-static inline vf tanh_vec(vf z, vf e)
-{
-    vf one = vf_set(1.0f);
-    vf big = vf_copysign(vf_div(vf_sub(one, e), vf_add(one, e)), z);
-    vf s = vf_mul(z, z);
-    vf p = vf_fma(s, vf_set(-1382.0f / 155925.0f), vf_set(62.0f / 2835.0f));
-    p = vf_fma(p, s, vf_set(-17.0f / 315.0f));
-    p = vf_fma(p, s, vf_set(2.0f / 15.0f));
-    p = vf_fma(p, s, vf_set(-1.0f / 3.0f));
-    vf small = vf_fma(vf_mul(p, s), z, z);
-    return vf_sel(vf_gt(vf_set(0.35f), vf_abs(z)), small, big);
-}
+#include "elementary.h"
 
 void KERNEL(softcap)(size_t n, const float *x, float cap, float *y, float *slope)
 {
@@ -31,7 +17,7 @@ void KERNEL(softcap)(size_t n, const float *x, float cap, float *y, float *slope
         vf a = vf_load_n(x + i, len, 0.0f), z = vf_mul(a, inv);
         vf e = exp_vec(vf_mul(vf_set(-2.0f), vf_abs(z)), &k, true), d = vf_add(one, e);
         vm dead = vf_eq(a, masked);
-        vf_store_n(y + i, vf_sel(dead, masked, vf_mul(c, tanh_vec(z, e))), len);
+        vf_store_n(y + i, vf_sel(dead, masked, vf_mul(c, vf_tanh(z, e))), len);
         if (!slope) continue;
         vf s = vf_div(vf_mul(vf_set(4.0f), e), vf_mul(d, d));
         vf_store_n(slope + i, vf_sel(dead, zero, s), len);

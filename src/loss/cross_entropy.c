@@ -2,7 +2,7 @@
  * cross_entropy.c - see loss.h. With an index the gradient is a p[k] + c and one entry apart; class
  * weights under smoothing, and distributions, make it a p[k] - q[k].
  */
-#include "engine.h"
+#include "methods.h"
 
 #include <math.h>
 
@@ -70,32 +70,27 @@ static void reduce(const loss_call *c, loss_row *r, int64_t col, int64_t n, cons
     }
 }
 
-/* weight * value, 0 where the weight is, also of an infinite value. */
-static double term(double weight, double value) { return weight == 0 ? 0 : weight * value; }
-
-static double softplus(double a) { return a > 0 ? a + log1p(exp(-a)) : log1p(exp(a)); }
-
 static void solve(const loss_call *c, loss_row *r)
 {
     const slg_cross_entropy_opts *o = c->opts;
     const double *s = r->sums, t = r->temperature, keep = 1 - o->label_smoothing;
     double even = s[LIVE] > 0 ? o->label_smoothing / s[LIVE] : 0; /* of the smoothed target */
     double above = r->lse - s[SHIFT] / t; /* -log p of the shift */
-    double loss = term(even, s[LIVE_W] * above - s[LIVE_X] / t);
+    double loss = loss_term(even, s[LIVE_W] * above - s[LIVE_X] / t);
     double both = even * s[LIVE_W] + 2 * o->z_loss * r->lse;
     if (c->target.has_prob) {
-        loss += term(keep, s[Q_W] * above - s[Q_X] / t);
+        loss += loss_term(keep, s[Q_W] * above - s[Q_X] / t);
         r->a = r->weight * (keep * s[Q_W] + both);
     } else {
         double w = c->target.class_weight ? (double)c->target.class_weight[r->target] : 1.0;
         /* log(1 + others / target): no 1 - p, no log of a p near 1. */
-        loss += term(keep * w, softplus(r->log_odds));
+        loss += loss_term(keep * w, loss_softplus(r->log_odds));
         r->a = r->weight * (keep * w + both);
         r->c = -r->weight * even;
         r->at_target = r->weight * (both * r->p_target - keep * w * r->other - even * w);
     }
     if (o->z_loss > 0) loss += o->z_loss * r->lse * r->lse;
-    r->loss = term(r->weight, loss);
+    r->loss = loss_term(r->weight, loss);
 }
 
 static bool common(const loss_call *c, const loss_row *r)
@@ -136,7 +131,7 @@ static void emit(const loss_call *c, const loss_row *r, int64_t col, int64_t n, 
     k->exp_emit_q((size_t)n, x, &e, (float)(-r->weight * factor), q, d, store);
 }
 
-static const loss_method method = {
+const loss_method cross_entropy_method = {
     .uses = TARGET_INDEX | TARGET_PROB | TARGET_ROW_WEIGHT | TARGET_CLASS_WEIGHT,
     .reduce = reduce,
     .solve = solve,
@@ -155,7 +150,7 @@ static slg_status cross_entropy(slg_ctx *ctx, const slg_logits *logits, const sl
                         o.label_smoothing);
     if (!(o.z_loss >= 0) || !isfinite(o.z_loss))
         return slg_fail(ctx, SLG_ERR_RANGE, "z_loss is %g, must be finite and at least 0", o.z_loss);
-    return loss_run(ctx, &method, &o, o.reduction, logits, targets, out, grad);
+    return loss_run(ctx, &cross_entropy_method, &o, o.reduction, logits, targets, out, grad);
 }
 
 slg_status slg_cross_entropy(slg_ctx *ctx, const slg_logits *logits, const slg_targets *targets,

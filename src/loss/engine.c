@@ -54,6 +54,7 @@ static void start(void *self, int64_t row, void *state)
     *r = (loss_row){ .row = row, .target = targets_index(&c->target, row) };
     r->weight = targets_weight(&c->target, row);
     r->scale = c->reduction == SLG_MEAN ? (c->denominator > 0 ? 1.0 / c->denominator : 0.0) : 1.0;
+    r->scale *= c->gain;
     r->temperature = source_temperature(&c->src, row);
     r->parts[0] = r->parts[1] = r->parts[2] = LSE_EMPTY;
     const exp_arg arg = c->src.row_temperature.data ? exp_arg_of(r->temperature, 0.0f) : c->src.arg;
@@ -445,6 +446,40 @@ static slg_status reserve(loss_call *c)
     return c->worker ? SLG_OK : SLG_ERR_MEMORY;
 }
 
+slg_status loss_open(slg_ctx *ctx, const loss_method *method, const void *opts, int32_t reduction,
+                     const slg_logits *logits, const slg_targets *targets, slg_loss_out *out,
+                     slg_logits_grad *grad, slg_logits_grad *teacher_grad, loss_call *c)
+{
+    *c = (loss_call){ .ctx = ctx, .method = method, .opts = opts, .reduction = reduction, .gain = 1 };
+    SLG_TRY(reduction_check(ctx, reduction));
+    SLG_TRY(source_open(ctx, "logits", logits, &c->src));
+    SLG_TRY(targets_open(ctx, targets, method->uses, c->src.rows, c->src.cols, &c->target));
+    SLG_TRY(open_teacher(c));
+    SLG_TRY(source_grad_open(ctx, grad, logits, &c->src, &c->grad));
+    SLG_TRY(loss_open_out(c, out, targets, logits, grad));
+    c->given_logits = logits, c->given_targets = targets, c->given_grad = grad;
+    c->out.value = c->out.sum = c->out.weight = 0;
+    c->out.count = c->out.correct = 0;
+
+    if (c->method->flags & LOSS_NO_LSE && c->out.lse)
+        return slg_fail(ctx, SLG_ERR_NULL, "out.lse must be NULL: this loss has no log-sum-exp");
+    if (teacher_grad) SLG_TRY(loss_open_teacher_grad(c, teacher_grad));
+    if (method->open) SLG_TRY(method->open(c));
+    SLG_TRY(reserve(c));
+    bool stream = !c->src.fused && !c->grad.in_place && !c->grad.accumulate_input
+               && c->src.softcap == 0 && stream_pays(ctx, c->src.rows, c->src.cols);
+    c->store = stream ? STORE_STREAM : STORE_CACHED;
+    count_rows(c);
+    return SLG_OK;
+}
+
+slg_status loss_execute(loss_call *c, slg_loss_out *out)
+{
+    SLG_TRY(walk(c));
+    add_up(c, out);
+    return SLG_OK;
+}
+
 slg_status loss_run(slg_ctx *ctx, const loss_method *method, const void *opts, int32_t reduction,
                     const slg_logits *logits, const slg_targets *targets, slg_loss_out *out,
                     slg_logits_grad *grad)
@@ -456,27 +491,7 @@ slg_status loss_run_pair(slg_ctx *ctx, const loss_method *method, const void *op
                          const slg_logits *logits, const slg_targets *targets, slg_loss_out *out,
                          slg_logits_grad *grad, slg_logits_grad *teacher_grad)
 {
-    loss_call c = { .ctx = ctx, .method = method, .opts = opts, .reduction = reduction };
-    SLG_TRY(reduction_check(ctx, reduction));
-    SLG_TRY(source_open(ctx, "logits", logits, &c.src));
-    SLG_TRY(targets_open(ctx, targets, method->uses, c.src.rows, c.src.cols, &c.target));
-    SLG_TRY(open_teacher(&c));
-    SLG_TRY(source_grad_open(ctx, grad, logits, &c.src, &c.grad));
-    SLG_TRY(loss_open_out(&c, out, targets, logits, grad));
-    c.given_logits = logits, c.given_targets = targets, c.given_grad = grad;
-    c.out.value = c.out.sum = c.out.weight = 0;
-    c.out.count = c.out.correct = 0;
-
-    if (c.method->flags & LOSS_NO_LSE && c.out.lse)
-        return slg_fail(ctx, SLG_ERR_NULL, "out.lse must be NULL: this loss has no log-sum-exp");
-    if (teacher_grad) SLG_TRY(loss_open_teacher_grad(&c, teacher_grad));
-    if (method->open) SLG_TRY(method->open(&c));
-    SLG_TRY(reserve(&c));
-    bool stream = !c.src.fused && !c.grad.in_place && !c.grad.accumulate_input
-               && c.src.softcap == 0 && stream_pays(ctx, c.src.rows, c.src.cols);
-    c.store = stream ? STORE_STREAM : STORE_CACHED;
-    count_rows(&c);
-    SLG_TRY(walk(&c));
-    add_up(&c, out);
-    return SLG_OK;
+    loss_call c;
+    SLG_TRY(loss_open(ctx, method, opts, reduction, logits, targets, out, grad, teacher_grad, &c));
+    return loss_execute(&c, out);
 }

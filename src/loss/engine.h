@@ -10,6 +10,8 @@
 #ifndef SLG_LOSS_ENGINE_H
 #define SLG_LOSS_ENGINE_H
 
+#include <math.h>
+
 #include "source.h"
 #include "targets.h"
 
@@ -101,6 +103,7 @@ struct loss_call {
     const void *opts;
     void *state;            /* the method's own, see open */
     int32_t reduction;
+    double gain;            /* what gradients, not values, are multiplied by */
     logit_source src, teacher;
     bool has_teacher;
     const slg_logits *given_logits;   /* as the caller gave them, for open */
@@ -149,6 +152,27 @@ slg_status loss_run_pair(slg_ctx *ctx, const loss_method *method, const void *op
 /* For the engine: checks teacher_grad against all else; whether the row's target is its arg-max. */
 slg_status loss_open_teacher_grad(loss_call *call, const slg_logits_grad *given);
 bool loss_leads(const loss_call *call, const loss_row *r);
+
+/*
+ * Its two halves, for an operation that is several losses: all are opened, which checks everything
+ * and takes scratch, before the first is run. In between call->gain may be set.
+ */
+slg_status loss_open(slg_ctx *ctx, const loss_method *method, const void *opts, int32_t reduction,
+                     const slg_logits *logits, const slg_targets *targets, slg_loss_out *out,
+                     slg_logits_grad *grad, slg_logits_grad *teacher_grad, loss_call *call);
+slg_status loss_execute(loss_call *call, slg_loss_out *out);
+
+/* weight * value, 0 where the weight is, also of an infinite value. */
+static inline double loss_term(double weight, double value)
+{
+    return weight == 0 ? 0 : weight * value;
+}
+
+/* log(1 + exp(a)): of log_odds it is -log p[target]. */
+static inline double loss_softplus(double a)
+{
+    return a > 0 ? a + log1p(exp(-a)) : log1p(exp(a));
+}
 
 /* What a gradient in x / T is multiplied by: scale / T. */
 static inline double loss_factor(const loss_row *r) { return r->scale / r->temperature; }

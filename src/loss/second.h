@@ -34,10 +34,4 @@ double second_mean(const loss_call *c, int64_t row, const second *s, const row_s
 /* Pass 2:  weight * softmax, from what second_finish gave. */
 exp_out second_out(double temperature, double lse_rel, double pre, double weight);
 
-/* weight * value, 0 where the weight is, also of an infinite value. */
-static inline double loss_term(double weight, double value) { return weight == 0 ? 0 : weight * value; }
-
-/* log(1 + exp(a)): of the log-odds against a target, -log of its probability. */
-static inline double loss_softplus(double a) { return a > 0 ? a + log1p(exp(-a)) : log1p(exp(a)); }
-
 #endif

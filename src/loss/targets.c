@@ -44,7 +44,7 @@ static slg_status check_weights(slg_ctx *ctx, const char *name, const rows *m, i
     for (int64_t i = 0; i < count; i++) {
         double w = per_row ? rows_get(m, i, 0) : rows_get(m, 0, i);
         if (w >= 0 && isfinite(w)) continue;
-        return slg_fail(ctx, SLG_ERR_RANGE, "targets.%s[%lld] is %g, must be finite and at least 0",
+        return slg_fail(ctx, SLG_ERR_RANGE, "%s[%lld] is %g, must be finite and at least 0",
                         name, (long long)i, w);
     }
     return SLG_OK;
@@ -55,24 +55,26 @@ static slg_status check_weights(slg_ctx *ctx, const char *name, const rows *m, i
 typedef struct prob_check {
     const slg_ctx *ctx;
     const target_set *t;
+    bool labels; /* TARGET_LABELS */
     int64_t ranges;
     int64_t *bad;  /* first bad row of each range, or -1 */
-    double *value; /* its sum, or NaN for a negative or NaN entry */
+    double *value; /* its sum, or NaN for an entry that is negative, NaN or, of labels, above 1 */
 } prob_check;
 
-static double row_sum(const kernel_table *k, const rows *m, int64_t row)
+static double row_sum(const kernel_table *k, const rows *m, int64_t row, float limit)
 {
     float scratch[KERNEL_BLOCK];
     double sum = 0;
     for (int64_t c = 0; c < m->cols; c += KERNEL_BLOCK) {
         int64_t n = m->cols - c < KERNEL_BLOCK ? m->cols - c : KERNEL_BLOCK;
         const float *q = rows_fetch(k, m, row, c, n, scratch);
-        float least = 0, total = 0;
+        float least = 0, most = 0, total = 0;
         for (int64_t i = 0; i < n; i++) {
             least = q[i] < least ? q[i] : least;
+            most = q[i] > most ? q[i] : most;
             total += q[i];
         }
-        if (least < 0) return NAN;
+        if (least < 0 || most > limit) return NAN;
         sum += (double)total;
     }
     return sum;
@@ -85,18 +87,18 @@ static void check_prob_range(void *arg, int64_t task, int32_t worker)
     (void)worker;
     p->bad[task] = -1;
     for (int64_t r = pool_range_start(p->t->rows, p->ranges, task); r < last; r++) {
-        double sum = row_sum(&p->ctx->k, &p->t->prob, r);
+        double sum = row_sum(&p->ctx->k, &p->t->prob, r, p->labels ? 1.0f : INFINITY);
         double tolerance = p->t->prob.dtype == SLG_F32 ? PROB_TOLERANCE : PROB_TOLERANCE_16;
-        if (fabs(sum - 1) <= tolerance) continue;
+        if (p->labels ? !isnan(sum) : fabs(sum - 1) <= tolerance) continue;
         p->bad[task] = r;
         p->value[task] = sum;
         return;
     }
 }
 
-static slg_status check_prob(slg_ctx *ctx, const target_set *t)
+static slg_status check_prob(slg_ctx *ctx, const target_set *t, bool labels)
 {
-    prob_check p = { .ctx = ctx, .t = t };
+    prob_check p = { .ctx = ctx, .t = t, .labels = labels };
     p.ranges = pool_ranges(ctx, t->rows, (1 << 15) / (t->cols + 1) + 1);
     p.bad = arena_alloc(ctx, (size_t)p.ranges, sizeof *p.bad);
     p.value = arena_alloc(ctx, (size_t)p.ranges, sizeof *p.value);
@@ -104,6 +106,10 @@ static slg_status check_prob(slg_ctx *ctx, const target_set *t)
     pool_run(ctx, p.ranges, check_prob_range, &p);
     for (int64_t i = 0; i < p.ranges; i++) {
         if (p.bad[i] < 0) continue;
+        if (labels)
+            return slg_fail(ctx, SLG_ERR_RANGE,
+                            "targets.prob, row %lld, has an entry that is not from 0 to 1",
+                            (long long)p.bad[i]);
         if (isnan(p.value[i]))
             return slg_fail(ctx, SLG_ERR_RANGE, "targets.prob, row %lld, has a negative or NaN entry",
                             (long long)p.bad[i]);
@@ -115,16 +121,19 @@ static slg_status check_prob(slg_ctx *ctx, const target_set *t)
 
 /* ---- All of them ------------------------------------------------------------------------ */
 
-static slg_status open_class_weight(slg_ctx *ctx, const slg_tensor *given, target_set *t)
+slg_status targets_class_weight(slg_ctx *ctx, const char *name, const slg_tensor *given, int64_t cols,
+                                const float **out)
 {
-    SLG_TRY(tensor_in(ctx, "targets.class_weight", given, DT_F32, 1, 1));
-    SLG_TRY(tensor_shape_is(ctx, "targets.class_weight", given, 1, &t->cols));
+    *out = NULL;
+    if (!given) return SLG_OK;
+    SLG_TRY(tensor_in(ctx, name, given, DT_F32, 1, 1));
+    SLG_TRY(tensor_shape_is(ctx, name, given, 1, &cols));
     rows m = rows_of(given);
-    SLG_TRY(check_weights(ctx, "class_weight", &m, t->cols, false));
-    float *w = arena_alloc(ctx, (size_t)t->cols, sizeof *w);
+    SLG_TRY(check_weights(ctx, name, &m, cols, false));
+    float *w = arena_alloc(ctx, (size_t)cols, sizeof *w);
     if (!w) return SLG_ERR_MEMORY;
-    for (int64_t c = 0; c < t->cols; c++) w[c] = (float)rows_get(&m, 0, c);
-    t->class_weight = w;
+    for (int64_t c = 0; c < cols; c++) w[c] = (float)rows_get(&m, 0, c);
+    *out = w;
     return SLG_OK;
 }
 
@@ -174,16 +183,16 @@ slg_status targets_open(slg_ctx *ctx, const slg_targets *given, unsigned uses, i
     if (g.row_weight) {
         SLG_TRY(open_per_row(ctx, "targets.row_weight", g.row_weight, DT_F32, row_count,
                              &t->row_weight));
-        SLG_TRY(check_weights(ctx, "row_weight", &t->row_weight, row_count, true));
+        SLG_TRY(check_weights(ctx, "targets.row_weight", &t->row_weight, row_count, true));
     }
-    if (g.class_weight) SLG_TRY(open_class_weight(ctx, g.class_weight, t));
+    SLG_TRY(targets_class_weight(ctx, "targets.class_weight", g.class_weight, cols, &t->class_weight));
     if (g.prob) {
         const int64_t shape[2] = { row_count, cols };
         SLG_TRY(tensor_in(ctx, "targets.prob", g.prob, DT_ROW, 2, 2));
         SLG_TRY(tensor_shape_is(ctx, "targets.prob", g.prob, 2, shape));
         t->prob = rows_of(g.prob);
         t->has_prob = true;
-        if (!(uses & TARGET_ANY_PROB)) SLG_TRY(check_prob(ctx, t));
+        if (!(uses & TARGET_ANY_PROB)) SLG_TRY(check_prob(ctx, t, uses & TARGET_LABELS));
     }
     return SLG_OK;
 }

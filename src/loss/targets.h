@@ -14,6 +14,7 @@ enum {
     TARGET_ROW_WEIGHT = 4,
     TARGET_CLASS_WEIGHT = 8,
     TARGET_TEACHER = 16,
+    TARGET_LABELS = 1 << 9,   /* with TARGET_PROB: entries from 0 to 1 each, of any sum */
     TARGET_ANY_PROB = 1 << 10 /* prob may hold any numbers: it is not checked */
 };
 
@@ -29,6 +30,10 @@ typedef struct target_set {
 /* uses: of TARGET_. Where a loss uses index and prob, exactly one of the two must be given. */
 slg_status targets_open(slg_ctx *ctx, const slg_targets *given, unsigned uses, int64_t rows,
                         int64_t cols, target_set *t);
+
+/* A weight a class [cols], f32, >= 0, under `name`, as floats in scratch; given NULL: NULL. */
+slg_status targets_class_weight(slg_ctx *ctx, const char *name, const slg_tensor *given, int64_t cols,
+                                const float **out);
 
 /* Class of a row; -1 where it is ignored or there are no indices. */
 int64_t targets_index(const target_set *t, int64_t row);

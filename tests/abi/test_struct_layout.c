@@ -327,6 +327,50 @@ AT(slg_svm_layer_opts, reserved, 20)
 AT(slg_svm_layer_opts, margin, 24)
 AT(slg_svm_layer_opts, penalty, 32)
 
+SIZE(slg_binary_cross_entropy_opts, 24)
+AT(slg_binary_cross_entropy_opts, size, 0)
+AT(slg_binary_cross_entropy_opts, reduction, 4)
+AT(slg_binary_cross_entropy_opts, class_reduction, 8)
+AT(slg_binary_cross_entropy_opts, reserved, 12)
+AT(slg_binary_cross_entropy_opts, pos_weight, 16)
+
+SIZE(slg_focal_opts, 16)
+AT(slg_focal_opts, size, 0)
+AT(slg_focal_opts, reduction, 4)
+AT(slg_focal_opts, gamma, 8)
+
+SIZE(slg_poly1_opts, 16)
+AT(slg_poly1_opts, size, 0)
+AT(slg_poly1_opts, reduction, 4)
+AT(slg_poly1_opts, epsilon, 8)
+
+SIZE(slg_binary_kl_opts, 16)
+AT(slg_binary_kl_opts, size, 0)
+AT(slg_binary_kl_opts, reduction, 4)
+AT(slg_binary_kl_opts, temperature, 8)
+
+SIZE(slg_dual_head_opts, 40)
+AT(slg_dual_head_opts, size, 0)
+AT(slg_dual_head_opts, reduction, 4)
+AT(slg_dual_head_opts, normalised, 8)
+AT(slg_dual_head_opts, reserved, 12)
+AT(slg_dual_head_opts, main_weight, 16)
+AT(slg_dual_head_opts, auxiliary_weight, 24)
+AT(slg_dual_head_opts, temperature, 32)
+
+SIZE(slg_align_gradients_opts, 16)
+AT(slg_align_gradients_opts, size, 0)
+AT(slg_align_gradients_opts, merge, 4)
+AT(slg_align_gradients_opts, shared_only, 8)
+AT(slg_align_gradients_opts, reserved, 12)
+
+SIZE(slg_align_gradients_out, 32)
+AT(slg_align_gradients_out, size, 0)
+AT(slg_align_gradients_out, aligned, 4)
+AT(slg_align_gradients_out, dot, 8)
+AT(slg_align_gradients_out, main_norm2, 16)
+AT(slg_align_gradients_out, auxiliary_norm2, 24)
+
 SIZE(slg_sgd_opts, 48)
 AT(slg_sgd_opts, size, 0)
 AT(slg_sgd_opts, nesterov, 4)
@@ -406,6 +450,18 @@ static void test_struct_size(void **state)
     CHECK(slg_collapse_out)
     CHECK(slg_hinge_opts)
     CHECK(slg_svm_layer_opts)
+
+
+
+
+
+    CHECK(slg_binary_cross_entropy_opts)
+    CHECK(slg_focal_opts)
+    CHECK(slg_poly1_opts)
+    CHECK(slg_binary_kl_opts)
+    CHECK(slg_dual_head_opts)
+    CHECK(slg_align_gradients_opts)
+    CHECK(slg_align_gradients_out)
     CHECK(slg_sgd_opts)
     CHECK(slg_adamw_opts)
     assert_int_equal(slg_struct_size("slg_nothing"), 0);

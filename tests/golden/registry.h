@@ -2,6 +2,7 @@
 SLUG(comp_sum)
 SLUG(cross_entropy)
 SLUG(nkd_uskd)
+SLUG(dhkd)
 SLUG(optimizers)
 SLUG(tempnet)
 SLUG(two_pass_softmax)

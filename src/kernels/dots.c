@@ -1,0 +1,43 @@
+/*
+ * dots.c - sums of products in double, for gradients whose squares float32 cannot hold, and a linear
+ * combination rounded once. Plain loops over lanes of their own: the same bits on every ISA.
+ */
+#include "vec.h"
+
+enum { LANES = 16 };
+
+typedef struct lanes { double v[LANES]; } lanes;
+
+static inline double lanes_sum(const lanes *l)
+{
+    double sum = 0;
+    for (size_t j = 0; j < LANES; j++) sum += l->v[j];
+    return sum;
+}
+
+void KERNEL(dots)(size_t n, const float *x, const float *y, double out[3])
+{
+    lanes xy = { { 0 } }, xx = { { 0 } }, yy = { { 0 } };
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (size_t j = 0; j < LANES; j++) {
+            double a = (double)x[i + j], b = (double)y[i + j];
+            xy.v[j] += a * b;
+            xx.v[j] += a * a;
+            yy.v[j] += b * b;
+        }
+    for (; i < n; i++) {
+        double a = (double)x[i], b = (double)y[i];
+        xy.v[i % LANES] += a * b;
+        xx.v[i % LANES] += a * a;
+        yy.v[i % LANES] += b * b;
+    }
+    out[0] = lanes_sum(&xy);
+    out[1] = lanes_sum(&xx);
+    out[2] = lanes_sum(&yy);
+}
+
+void KERNEL(lincomb)(size_t n, double a, const float *x, double b, float *y)
+{
+    for (size_t i = 0; i < n; i++) y[i] = (float)(a * (double)x[i] + b * (double)y[i]);
+}
