@@ -8,6 +8,7 @@
 #include "softlogit/dual_head.h"
 #include "softlogit/loss.h"
 #include "softlogit/optimizer.h"
+#include "softlogit/reward.h"
 #include "softlogit/robust.h"
 #include "softlogit/regression.h"
 #include "softlogit/softmax.h"

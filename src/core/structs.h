@@ -53,6 +53,9 @@
     S(slg_dual_head_opts) \
     S(slg_align_gradients_opts) \
     S(slg_align_gradients_out) \
+    S(slg_reward_cross_entropy_opts) \
+    S(slg_expected_reward_opts) \
+    S(slg_entropy_opts) \
     S(slg_sgd_opts)          \
     S(slg_adamw_opts)
 

@@ -137,6 +137,9 @@ slg_status loss_run(slg_ctx *ctx, const loss_method *method, const void *opts, i
  */
 slg_status loss_open_extra(loss_call *call, int i, const char *name, const slg_tensor *t);
 
+/* For open: an input tensor of a method's options shares no memory with what is written. */
+slg_status loss_check_input(loss_call *call, const char *name, const slg_tensor *t);
+
 /* Reads and checks the caller's out; for the engine. */
 slg_status loss_open_out(loss_call *call, const slg_loss_out *given, const slg_targets *targets,
                          const slg_logits *logits, const slg_logits_grad *grad);

@@ -122,6 +122,16 @@ slg_status loss_open_teacher_grad(loss_call *c, const slg_logits_grad *given)
     return SLG_OK;
 }
 
+slg_status loss_check_input(loss_call *c, const char *name, const slg_tensor *t)
+{
+    const slg_tensor *d[4];
+    SLG_TRY(grad_tensors(c, c->given_grad, d));
+    bool clash = shares(t, c->out.loss) || shares(t, c->out.lse);
+    for (size_t i = 0; i < 4; i++) clash = clash || shares(t, d[i]);
+    if (clash) return slg_fail(c->ctx, SLG_ERR_STRIDE, "%s overlaps an output", name);
+    return SLG_OK;
+}
+
 /* ---- Is the target the arg-max? --------------------------------------------------------- */
 
 /* Is the target the arg-max, the first one on a tie? */

@@ -370,6 +370,30 @@ AT(slg_align_gradients_out, aligned, 4)
 AT(slg_align_gradients_out, dot, 8)
 AT(slg_align_gradients_out, main_norm2, 16)
 AT(slg_align_gradients_out, auxiliary_norm2, 24)
+SIZE(slg_reward_cross_entropy_opts, 72)
+AT(slg_reward_cross_entropy_opts, size, 0)
+AT(slg_reward_cross_entropy_opts, reduction, 4)
+AT(slg_reward_cross_entropy_opts, form, 8)
+AT(slg_reward_cross_entropy_opts, reserved, 12)
+AT(slg_reward_cross_entropy_opts, positive_weight, 16)
+AT(slg_reward_cross_entropy_opts, entropy, 24)
+AT(slg_reward_cross_entropy_opts, top_k, 32)
+AT(slg_reward_cross_entropy_opts, beta, 40)
+AT(slg_reward_cross_entropy_opts, lambda_top, 48)
+AT(slg_reward_cross_entropy_opts, lambda_tail, 56)
+AT(slg_reward_cross_entropy_opts, cap, 64)
+
+SIZE(slg_expected_reward_opts, 16)
+AT(slg_expected_reward_opts, size, 0)
+AT(slg_expected_reward_opts, reduction, 4)
+AT(slg_expected_reward_opts, reward, 8)
+
+SIZE(slg_entropy_opts, 32)
+AT(slg_entropy_opts, size, 0)
+AT(slg_entropy_opts, reserved, 4)
+AT(slg_entropy_opts, top_entropy, 8)
+AT(slg_entropy_opts, top_mass, 16)
+AT(slg_entropy_opts, top_k, 24)
 
 SIZE(slg_sgd_opts, 48)
 AT(slg_sgd_opts, size, 0)
@@ -402,6 +426,7 @@ _Static_assert(SLG_ISA_AUTO == 0 && SLG_ISA_PORTABLE == 1 && SLG_ISA_AVX2 == 2 &
 _Static_assert(SLG_NONE == 0 && SLG_MEAN == 1 && SLG_SUM == 2, "slg_reduction");
 _Static_assert(SLG_UNIFORM == 0 && SLG_NORMAL == 1 && SLG_GUMBEL == 2, "slg_distribution");
 _Static_assert(SLG_TEMPNET_LOGITS == 1 && SLG_TEMPNET_FEATURES == 2, "slg_tempnet_form");
+_Static_assert(SLG_REWARD_OTHERS == 0 && SLG_REWARD_LABEL == 1, "slg_reward_form");
 _Static_assert(SLG_BALL_LINF == 0 && SLG_BALL_L2 == 1, "slg_ball");
 _Static_assert(SLG_FORWARD_KL == 0 && SLG_REVERSE_KL == 1 && SLG_JENSEN_SHANNON == 2, "slg_divergence");
 _Static_assert(SLG_ONE_VS_REST == 0 && SLG_MAX_MARGIN == 1 && SLG_SUM_MARGIN == 2, "slg_hinge_form");
@@ -462,6 +487,9 @@ static void test_struct_size(void **state)
     CHECK(slg_dual_head_opts)
     CHECK(slg_align_gradients_opts)
     CHECK(slg_align_gradients_out)
+    CHECK(slg_reward_cross_entropy_opts)
+    CHECK(slg_expected_reward_opts)
+    CHECK(slg_entropy_opts)
     CHECK(slg_sgd_opts)
     CHECK(slg_adamw_opts)
     assert_int_equal(slg_struct_size("slg_nothing"), 0);

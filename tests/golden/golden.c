@@ -55,12 +55,14 @@ static const adapter *adapters_of(const char *path)
     return none;
 }
 
-/* The one of a case's operation, which is its name up to a slash; or NULL. */
+/* The one of a case's operation, which is its name up to a slash, or the one for any; or NULL. */
 static const adapter *find_adapter(const adapter *table, const char *name)
 {
     size_t length = strcspn(name, "/");
     for (; table->operation; table++)
         if (strlen(table->operation) == length && strncmp(table->operation, name, length) == 0)
+            return table;
+        else if (strcmp(table->operation, "*") == 0)
             return table;
     return NULL;
 }
