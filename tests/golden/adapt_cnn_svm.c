@@ -3,6 +3,8 @@
 
 #include <stdio.h>
 
+#include "papers/conv.h"
+
 static void one_form(run *g, int32_t form, const char *name, int32_t index_type)
 {
     char grad[64];
@@ -54,4 +56,32 @@ static void layer(run *g)
     expect(g, "grad_bias", d.dbias);
 }
 
-const adapter adapt_cnn_svm[] = { { "hinge", hinge }, { "layer", layer }, { NULL, NULL } };
+/* Convolution, bias, ReLU and pooling of the re-run (bench/papers/conv.c), in plain memory. */
+static void conv(run *g)
+{
+    contiguous(g);
+    slg_tensor *x = input(g, "input", SLG_F32), *w = input(g, "kernel", SLG_F32), *b = input(g, "bias", SLG_F32);
+    slg_tensor *up = input(g, "upstream", SLG_F32);
+    const int pool = (int)scalar(g, "pool");
+    const conv_shape s = { (int)x->shape[0], (int)x->shape[1], (int)x->shape[2], (int)w->shape[0], (int)w->shape[2] };
+    const int64_t floats[3] = { (int64_t)conv_out_floats(&s), (int64_t)conv_scratch_floats(&s), tensor_size(up) };
+    const size_t planes = (size_t)(s.images * s.filters);
+    slg_tensor *y = output(g, SLG_F32, 1, &floats[0]), *scratch = output(g, SLG_F32, 1, &floats[1]);
+    slg_tensor *dy = output(g, SLG_F32, 1, &floats[0]), *at = output(g, SLG_I32, 1, &floats[2]);
+    slg_tensor *out = output_for(g, "output", SLG_F32), *dx = output_for(g, "grad_input", SLG_F32);
+    slg_tensor *dw = output_for(g, "grad_kernel", SLG_F32), *db = output_for(g, "grad_bias", SLG_F32);
+    conv_forward(&s, x->data, w->data, b->data, y->data, scratch->data);
+    relu_forward(conv_out_floats(&s), y->data, y->data);
+    pool_forward(planes, s.side, pool, y->data, out->data, at->data);
+    pool_backward(planes, s.side, pool, up->data, at->data, dy->data);
+    relu_backward(conv_out_floats(&s), y->data, dy->data, dy->data);
+    conv_backward(&s, x->data, w->data, dy->data, dx->data, dw->data, db->data, scratch->data);
+    expect(g, "output", out);
+    expect(g, "grad_input", dx);
+    expect(g, "grad_kernel", dw);
+    expect(g, "grad_bias", db);
+}
+
+const adapter adapt_cnn_svm[] = {
+    { "hinge", hinge }, { "layer", layer }, { "conv", conv }, { NULL, NULL }
+};
