@@ -26,7 +26,7 @@ static double *reference_lse(race *r, const float *x)
     return lse;
 }
 
-static void logits_setup(race *r)
+void logits_setup(race *r)
 {
     shrink(r, 1 << 19);
     int64_t n = r->rows * r->cols;
@@ -41,7 +41,7 @@ static void logits_setup(race *r)
     fill_logits(r->x_normal, r->rows, r->cols, NORMAL, 1);
 }
 
-static void logits_reset(race *r)
+void logits_reset(race *r)
 {
     memset(r->y, 0xFF, (size_t)(r->rows * r->cols) * sizeof *r->y); /* NaN */
     memset(r->row_out, 0xFF, (size_t)r->rows * sizeof *r->row_out);

@@ -6,7 +6,7 @@
 
 #include "race.h"
 
-static void stop(race *r, slg_status status, const char *what)
+void stop(race *r, slg_status status, const char *what)
 {
     if (status == SLG_OK) return;
     fprintf(stderr, "peers: %s: %s: %s: %s\n", r->w->name, what, slg_status_string(status),

@@ -146,6 +146,15 @@ void fill_targets(race *r);
 extern const workload workloads[];
 extern const operation op_softmax, op_log_softmax, op_logsumexp, op_cross_entropy, op_linear,
     op_adamw;
+void logits_setup(race *r);
+void logits_reset(race *r);
+
+/* losses.c: a loss over logits is a line there and one here. */
+extern const operation op_comp_sum, op_focal, op_poly1, op_stablemax, op_hinge, op_spherical,
+    op_distillation;
+
+/* ours.c: ends the program, with the library's message, unless status is SLG_OK. */
+void stop(race *r, slg_status status, const char *what);
 
 /* The tensors of an optimizer's workload: shapes of GPT-2 small, cut to r->cols weights. */
 int64_t tensor_sizes(const race *r, int64_t *sizes, int64_t max);

@@ -381,6 +381,11 @@ static void test_mode(void **state)
     (void)state;
     const int modes[] = { FE_TONEAREST, FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO };
     slg_ctx *ctx = NULL;
+    /* valgrind keeps no exception flags: nothing to see there. */
+    feclearexcept(FE_ALL_EXCEPT);
+    feraiseexcept(FE_OVERFLOW);
+    if (!(fetestexcept(FE_OVERFLOW) & FE_OVERFLOW)) skip();
+    feclearexcept(FE_ALL_EXCEPT);
     assert_int_equal(slg_ctx_create(NULL, &ctx), SLG_OK);
     for (int i = 0; i < 4; i++) {
         volatile double one = i & 1 ? 1.0 : -1.0, three = 3.0, third;
