@@ -56,6 +56,10 @@
     S(slg_reward_cross_entropy_opts) \
     S(slg_expected_reward_opts) \
     S(slg_entropy_opts) \
+    S(slg_spherical_layer_opts) \
+    S(slg_spherical_batch) \
+    S(slg_spherical_layer_out) \
+    S(slg_spherical_layer_info_t) \
     S(slg_sgd_opts)          \
     S(slg_adamw_opts)
 
