@@ -16,12 +16,14 @@ typedef struct net {
     int32_t *y;
 } net;
 
-static const int out_of[TENSORS] = { HIDDEN, HIDDEN, P }, in_of[TENSORS] = { IN, HIDDEN, HIDDEN };
+static const int out_of[TENSORS] = { HIDDEN, HIDDEN, P },
+                 in_of[TENSORS] = { IN, HIDDEN, HIDDEN };
 
-static void gemm(bool ta, bool tb, int m, int n, int k, const float *a, const float *b, float *c)
+static void gemm(bool ta, bool tb, int m, int n, int k, const float *a, const float *b,
+                 float *c)
 {
-    cblas_sgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, m, n, k,
-                1, a, ta ? m : k, b, tb ? k : n, 0, c, n);
+    cblas_sgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans,
+                m, n, k, 1, a, ta ? m : k, b, tb ? k : n, 0, c, n);
 }
 
 static void relu(size_t n, float *x)
@@ -173,14 +175,18 @@ static void run(run_t *r)
         claim(r, what, "1", h.train, "", no_bar());
         snprintf(what, sizeof what, "%s: held-out accuracy at step %d", names[k], steps);
         bar b = run_quick(r) ? no_bar() : k == STABLEMAX ? at_least(0.25) : at_most(0.05);
-        claim(r, what, k == STABLEMAX ? "generalises (1 at p = 113, 80,000 steps)" : "does not generalise",
+        claim(r, what,
+              k == STABLEMAX ? "generalises (1 at p = 113, 80,000 steps)"
+                             : "does not generalise",
               test, "", b);
         if (k == STABLEMAX) continue;
         snprintf(what, sizeof what, "%s: training rows collapsed", names[k]);
         claim(r, what, "collapse", 100 * h.collapsed, "%", no_bar());
     }
-    note(r, "p = 37, 85 %% of pairs, 128-128, AdamW 0.02, eps 1e-25; bars of step 3000, asked at 2500");
+    note(r, "p = 37, 85 %% of pairs, 128-128, AdamW 0.02, eps 1e-25; bars of step 3000, asked "
+            "at 2500");
 }
 
 const paper paper_11_stablemax_perpgrad = { 11, "stablemax-perpgrad",
-                                            "Grokking at the Edge of Numerical Stability", run };
+                                            "Grokking at the Edge of Numerical Stability",
+                                            run };

@@ -70,13 +70,13 @@ void conv_backward(const conv_shape *s, const float *x, const float *filters, co
         const float *g = dy + (size_t)i * (size_t)s->filters * area(s);
         const size_t at = (size_t)i * (size_t)s->channels * area(s);
         patches(s, (float *)(uintptr_t)(x + at), scratch, 0);
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, s->filters, d, n, 1, g, n, scratch, n,
-                    1, dfilters, d);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, s->filters, d, n, 1, g, n, scratch,
+                    n, 1, dfilters, d);
         for (int f = 0; f < s->filters; f++)
             for (int j = 0; j < n; j++) dbias[f] += g[f * n + j];
         if (!dx) continue;
-        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, d, n, s->filters, 1, filters, d, g, n,
-                    0, scratch, n);
+        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, d, n, s->filters, 1, filters, d, g,
+                    n, 0, scratch, n);
         patches(s, dx + at, scratch, 1);
     }
 }
@@ -107,7 +107,8 @@ void pool_forward(size_t planes, int side, int pool, const float *x, float *y, i
         }
 }
 
-void pool_backward(size_t planes, int side, int pool, const float *dy, const int32_t *at, float *dx)
+void pool_backward(size_t planes, int side, int pool, const float *dy, const int32_t *at,
+                   float *dx)
 {
     const int tiles = side / pool;
     memset(dx, 0, planes * (size_t)(side * side) * sizeof *dx);

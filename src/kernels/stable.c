@@ -85,9 +85,11 @@ static inline vf emit_vec(vf a, vf q, const stable_out *e, vf b, enum form form)
     vm below = vf_gt(zero, z);
     vf low = vf_mul(r, vf_set(e->down)); /* a s(z) for z < 0 */
     if (form == PROB)
-        return vf_sel(below, low, vf_mul(vf_mul(u, vf_set(1 / STABLE_SCALE)), vf_set(e->up_scaled)));
+        return vf_sel(below, low,
+                      vf_mul(vf_mul(u, vf_set(1 / STABLE_SCALE)), vf_set(e->up_scaled)));
     vf slope = vf_mul(r, vf_set(1 / e->num));
-    vf d = vf_sel(below, vf_mul(low, slope), vf_set(e->up)); /* s times its slope is 1 for z >= 0 */
+    vf d = vf_sel(below, vf_mul(low, slope),
+                  vf_set(e->up)); /* s times its slope is 1 for z >= 0 */
     return form == GRAD ? d : vf_fma(vf_mul(b, q), slope, d);
 }
 
@@ -123,12 +125,12 @@ static inline void emit(size_t n, const float *x, const stable_out *e, float bq,
 }
 
 /* One copy of the loop for each form and way to store. */
-#define EMIT(form, b, q)                                                                           \
-    do {                                                                                           \
-        if (store == STORE_STREAM)                                                                 \
-            emit(n, x, e, b, q, y, form, true);                                                    \
-        else                                                                                       \
-            emit(n, x, e, b, q, y, form, false);                                                   \
+#define EMIT(form, b, q)                                                                       \
+    do {                                                                                       \
+        if (store == STORE_STREAM)                                                             \
+            emit(n, x, e, b, q, y, form, true);                                                \
+        else                                                                                   \
+            emit(n, x, e, b, q, y, form, false);                                               \
     } while (0)
 
 void KERNEL(stable_prob)(size_t n, const float *x, const stable_out *e, float *y, int store)

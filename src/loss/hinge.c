@@ -107,8 +107,8 @@ static void solve(const loss_call *c, loss_row *r)
         pull = squared ? h : active;
     } else {
         h = r->rest.part.max == -INFINITY
-              ? 0
-              : fmax(0, (double)r->rest.part.max - (double)r->x_target + margin);
+                ? 0
+                : fmax(0, (double)r->rest.part.max - (double)r->x_target + margin);
         h2 = h * h;
         pull = squared ? h : h > 0;
     }

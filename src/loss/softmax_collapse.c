@@ -26,7 +26,7 @@ typedef struct collapse_run {
     rows x;
     const target_set *target; /* NULL: none */
     int64_t ranges;
-    unsigned char *flags;     /* [rows] */
+    unsigned char *flags; /* [rows] */
 } collapse_run;
 
 /* The first largest entry; false where the row has a NaN, +inf, or nothing but -inf. */
@@ -101,11 +101,13 @@ static slg_status open_flags(slg_ctx *ctx, const char *name, const slg_tensor *t
     return SLG_OK;
 }
 
-static void add_up(const collapse_run *run, const rows *collapsed, const rows *zero, slg_collapse_out *o)
+static void add_up(const collapse_run *run, const rows *collapsed, const rows *zero,
+                   slg_collapse_out *o)
 {
     for (int64_t r = 0; r < run->x.count; r++) {
         if (!run->target || !targets_ignored(run->target, r)) o->count++;
-        int is_collapsed = run->flags[r] & COLLAPSED, is_zero = (run->flags[r] & ZERO_LOSS) != 0;
+        int is_collapsed = run->flags[r] & COLLAPSED,
+            is_zero = (run->flags[r] & ZERO_LOSS) != 0;
         o->collapsed_rows += is_collapsed;
         o->zero_loss_rows += is_zero;
         if (collapsed->data) rows_put(collapsed, r, 0, is_collapsed);
@@ -124,7 +126,8 @@ static slg_status collapse(slg_ctx *ctx, const slg_tensor *logits, const slg_tar
     rows collapsed = { 0 }, zero = { 0 };
     SLG_TRY(tensor_in(ctx, "logits", logits, DT_ROW, 2, 2));
     if (targets)
-        SLG_TRY(targets_open(ctx, targets, TARGET_INDEX, logits->shape[0], logits->shape[1], &target));
+        SLG_TRY(targets_open(ctx, targets, TARGET_INDEX, logits->shape[0], logits->shape[1],
+                             &target));
     if (!out) return slg_fail(ctx, SLG_ERR_NULL, "out is NULL");
     SLG_TRY(options_read(ctx, "out", out, &o, sizeof o));
     if (o.reserved != 0)
@@ -146,8 +149,8 @@ static slg_status collapse(slg_ctx *ctx, const slg_tensor *logits, const slg_tar
     return SLG_OK;
 }
 
-slg_status slg_softmax_collapse(slg_ctx *ctx, const slg_tensor *logits, const slg_targets *targets,
-                                slg_collapse_out *out)
+slg_status slg_softmax_collapse(slg_ctx *ctx, const slg_tensor *logits,
+                                const slg_targets *targets, slg_collapse_out *out)
 {
     if (!ctx) return SLG_ERR_NULL;
     op_begin(ctx, "slg_softmax_collapse");

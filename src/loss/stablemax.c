@@ -38,7 +38,8 @@ static int64_t count_inf(int64_t n, const float *x, float inv_t)
 
 /* ---- Probabilities ---------------------------------------------------------------------- */
 
-static const slg_stablemax_opts row_defaults = { .size = sizeof(slg_stablemax_opts), .temperature = 1 };
+static const slg_stablemax_opts row_defaults = { .size = sizeof(slg_stablemax_opts),
+                                                 .temperature = 1 };
 
 void slg_stablemax_opts_init(slg_stablemax_opts *opts, size_t size)
 {
@@ -113,14 +114,16 @@ static void emit(void *self, int64_t row, void *state_of_row, int64_t col, int64
     float xs[EMIT_BLOCK], ys[EMIT_BLOCK];
     int64_t from = col, to = col + n;
     if (j->store == STORE_STREAM && j->y.plain)
-        line_cut((const float *)(const void *)rows_at(&j->y, row), j->x.cols, col, n, &from, &to);
+        line_cut((const float *)(const void *)rows_at(&j->y, row), j->x.cols, col, n, &from,
+                 &to);
     if (from >= to) return;
     n = to - from;
     const float *x = rows_fetch(j->k, &j->x, row, from, n, xs);
     float *y = rows_stage(&j->y, row, from, ys);
     int store = y == ys ? STORE_CACHED : j->store;
     if (s->filled)
-        for (int64_t i = 0; i < n; i++) y[i] = x[i] * j->inv_t == INFINITY ? s->inf_value : s->value;
+        for (int64_t i = 0; i < n; i++)
+            y[i] = x[i] * j->inv_t == INFINITY ? s->inf_value : s->value;
     else if (j->log)
         j->k->stable_log((size_t)n, x, &s->out, y, store);
     else
@@ -202,7 +205,8 @@ static void loss_reduce(const loss_call *c, loss_row *r, int64_t col, int64_t n,
     if (!c->target.has_prob) return;
     float qs[KERNEL_BLOCK];
     double sums[2];
-    k->stable_dot((size_t)n, x, inv_t, rows_fetch(k, &c->target.prob, r->row, col, n, qs), sums);
+    k->stable_dot((size_t)n, x, inv_t, rows_fetch(k, &c->target.prob, r->row, col, n, qs),
+                  sums);
     r->sums[Q_LOG] += sums[0], r->sums[Q] += sums[1];
 }
 
@@ -221,8 +225,10 @@ static void see_infinities(const loss_call *c, loss_row *r, float inv_t)
         if (!c->target.has_prob) continue;
         const float *q = rows_fetch(k, &c->target.prob, r->row, col, n, qs);
         for (int64_t i = 0; i < n; i++)
-            if (x[i] * inv_t == INFINITY) r->sums[Q_INF] += (double)q[i];
-            else if (q[i] > 0) r->loss = INFINITY;
+            if (x[i] * inv_t == INFINITY)
+                r->sums[Q_INF] += (double)q[i];
+            else if (q[i] > 0)
+                r->loss = INFINITY;
     }
 }
 
@@ -270,8 +276,8 @@ static void loss_solve(const loss_call *c, loss_row *r)
     }
 }
 
-static void loss_emit(const loss_call *c, const loss_row *r, int64_t col, int64_t n, const float *x,
-                      const float *teacher, float *d, int store)
+static void loss_emit(const loss_call *c, const loss_row *r, int64_t col, int64_t n,
+                      const float *x, const float *teacher, float *d, int store)
 {
     (void)teacher;
     const kernel_table *k = &c->ctx->k;
@@ -303,9 +309,9 @@ static slg_status loss(slg_ctx *ctx, const slg_logits *logits, const slg_targets
     return loss_run(ctx, &method, &o, o.reduction, logits, targets, out, grad);
 }
 
-slg_status slg_stablemax_loss(slg_ctx *ctx, const slg_logits *logits, const slg_targets *targets,
-                              const slg_stablemax_loss_opts *opts, slg_loss_out *out,
-                              slg_logits_grad *grad)
+slg_status slg_stablemax_loss(slg_ctx *ctx, const slg_logits *logits,
+                              const slg_targets *targets, const slg_stablemax_loss_opts *opts,
+                              slg_loss_out *out, slg_logits_grad *grad)
 {
     if (!ctx) return SLG_ERR_NULL;
     op_begin(ctx, "slg_stablemax_loss");

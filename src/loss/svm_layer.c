@@ -31,7 +31,7 @@ typedef struct decay_run {
     rows weight, dweight; /* dweight.data NULL: none */
     float decay;
     int64_t ranges;
-    double *squares;      /* [classes] */
+    double *squares; /* [classes] */
 } decay_run;
 
 static void decay_row(const decay_run *run, int64_t row)
@@ -40,7 +40,8 @@ static void decay_row(const decay_run *run, int64_t row)
     float ws[KERNEL_BLOCK], share[KERNEL_BLOCK];
     run->squares[row] = 0;
     for (int64_t col = 0; col < run->weight.cols; col += KERNEL_BLOCK) {
-        int64_t n = run->weight.cols - col < KERNEL_BLOCK ? run->weight.cols - col : KERNEL_BLOCK;
+        int64_t n =
+            run->weight.cols - col < KERNEL_BLOCK ? run->weight.cols - col : KERNEL_BLOCK;
         const float *w = rows_fetch(k, &run->weight, row, col, n, ws);
         run->squares[row] += k->dot((size_t)n, w, w, 0.0f);
         if (!run->dweight.data) continue;
@@ -81,7 +82,8 @@ static slg_status check_options(slg_ctx *ctx, const slg_svm_layer_opts *o)
         return slg_fail(ctx, SLG_ERR_RANGE, "scaling is %d, must be %d or %d", o->scaling,
                         SLG_SVM_MEAN, SLG_SVM_SUM);
     if (o->outer_decay != 0 && o->outer_decay != 1)
-        return slg_fail(ctx, SLG_ERR_RANGE, "outer_decay is %d, must be 0 or 1", o->outer_decay);
+        return slg_fail(ctx, SLG_ERR_RANGE, "outer_decay is %d, must be 0 or 1",
+                        o->outer_decay);
     if (!(o->penalty >= 0) || !isfinite(o->penalty))
         return slg_fail(ctx, SLG_ERR_RANGE, "penalty is %g, must be finite and at least 0",
                         o->penalty);
@@ -102,7 +104,8 @@ static slg_status svm_layer(slg_ctx *ctx, const slg_logits *logits, const slg_ta
     if (!logits) return slg_fail(ctx, SLG_ERR_NULL, "logits is NULL");
     SLG_TRY(options_read(ctx, "logits", logits, &l, sizeof l));
     if (grad) SLG_TRY(options_read(ctx, "grad", grad, &g, sizeof g));
-    if (!l.hidden) return slg_fail(ctx, SLG_ERR_NULL, "logits.hidden is NULL: a layer is needed");
+    if (!l.hidden)
+        return slg_fail(ctx, SLG_ERR_NULL, "logits.hidden is NULL: a layer is needed");
     const bool mean = o.scaling == SLG_SVM_MEAN;
     const hinge_spec spec = { o.form, o.power, o.margin, o.penalty, mean };
     SLG_TRY(hinge_run(ctx, &spec, mean ? SLG_MEAN : SLG_SUM, logits, targets, out, grad));
@@ -114,7 +117,8 @@ static slg_status svm_layer(slg_ctx *ctx, const slg_logits *logits, const slg_ta
 }
 
 slg_status slg_svm_layer(slg_ctx *ctx, const slg_logits *logits, const slg_targets *targets,
-                         const slg_svm_layer_opts *opts, slg_loss_out *out, slg_logits_grad *grad)
+                         const slg_svm_layer_opts *opts, slg_loss_out *out,
+                         slg_logits_grad *grad)
 {
     if (!ctx) return SLG_ERR_NULL;
     op_begin(ctx, "slg_svm_layer");

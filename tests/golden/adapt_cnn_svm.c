@@ -42,8 +42,9 @@ static void layer(run *g)
     o.penalty = scalar_or(g, "penalty", o.penalty);
     o.scaling = scalar_or(g, "mean_form", 1) != 0 ? SLG_SVM_MEAN : SLG_SVM_SUM;
     o.power = (int32_t)scalar_or(g, "power", o.power);
-    const slg_logits l = slg_logits_layer(input(g, "features", SLG_F32), input(g, "weights", SLG_F32),
-                                          input_or_null(g, "bias", SLG_F32));
+    const slg_logits l =
+        slg_logits_layer(input(g, "features", SLG_F32), input(g, "weights", SLG_F32),
+                         input_or_null(g, "bias", SLG_F32));
     const slg_targets t = slg_targets_index(input(g, "targets", SLG_I32));
     slg_logits_grad d = slg_grad_layer(output_for(g, "grad_features", SLG_F32), NULL,
                                        output_for(g, "grad_bias", SLG_F32));
@@ -60,16 +61,22 @@ static void layer(run *g)
 static void conv(run *g)
 {
     contiguous(g);
-    slg_tensor *x = input(g, "input", SLG_F32), *w = input(g, "kernel", SLG_F32), *b = input(g, "bias", SLG_F32);
+    slg_tensor *x = input(g, "input", SLG_F32), *w = input(g, "kernel", SLG_F32),
+               *b = input(g, "bias", SLG_F32);
     slg_tensor *up = input(g, "upstream", SLG_F32);
     const int pool = (int)scalar(g, "pool");
-    const conv_shape s = { (int)x->shape[0], (int)x->shape[1], (int)x->shape[2], (int)w->shape[0], (int)w->shape[2] };
-    const int64_t floats[3] = { (int64_t)conv_out_floats(&s), (int64_t)conv_scratch_floats(&s), tensor_size(up) };
+    const conv_shape s = { (int)x->shape[0], (int)x->shape[1], (int)x->shape[2],
+                           (int)w->shape[0], (int)w->shape[2] };
+    const int64_t floats[3] = { (int64_t)conv_out_floats(&s), (int64_t)conv_scratch_floats(&s),
+                                tensor_size(up) };
     const size_t planes = (size_t)(s.images * s.filters);
-    slg_tensor *y = output(g, SLG_F32, 1, &floats[0]), *scratch = output(g, SLG_F32, 1, &floats[1]);
+    slg_tensor *y = output(g, SLG_F32, 1, &floats[0]),
+               *scratch = output(g, SLG_F32, 1, &floats[1]);
     slg_tensor *dy = output(g, SLG_F32, 1, &floats[0]), *at = output(g, SLG_I32, 1, &floats[2]);
-    slg_tensor *out = output_for(g, "output", SLG_F32), *dx = output_for(g, "grad_input", SLG_F32);
-    slg_tensor *dw = output_for(g, "grad_kernel", SLG_F32), *db = output_for(g, "grad_bias", SLG_F32);
+    slg_tensor *out = output_for(g, "output", SLG_F32),
+               *dx = output_for(g, "grad_input", SLG_F32);
+    slg_tensor *dw = output_for(g, "grad_kernel", SLG_F32),
+               *db = output_for(g, "grad_bias", SLG_F32);
     conv_forward(&s, x->data, w->data, b->data, y->data, scratch->data);
     relu_forward(conv_out_floats(&s), y->data, y->data);
     pool_forward(planes, s.side, pool, y->data, out->data, at->data);

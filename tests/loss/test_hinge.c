@@ -22,7 +22,8 @@ static double reference_row(const rule *u, int64_t n, const double *z, int64_t y
     int64_t at = -1;
     for (int64_t k = 0; k < n; k++) d[k] = 0;
     for (int64_t k = 0; k < n; k++) {
-        double h = u->form == SLG_ONE_VS_REST ? u->margin + (k == y ? -z[k] : z[k]) : u->margin + z[k] - z[y];
+        double h = u->form == SLG_ONE_VS_REST ? u->margin + (k == y ? -z[k] : z[k])
+                                              : u->margin + z[k] - z[y];
         if ((k == y && u->form != SLG_ONE_VS_REST) || z[k] == -INFINITY || h <= 0) continue;
         if (u->form == SLG_MAX_MARGIN) {
             if (h > top) top = h, at = k;
@@ -41,7 +42,8 @@ static slg_hinge_opts opts_of(const rule *u, int32_t reduction)
 {
     slg_hinge_opts o;
     slg_hinge_opts_init(&o, sizeof o);
-    assert_true(o.form == SLG_ONE_VS_REST && o.power == 2 && o.reduction == SLG_MEAN && o.margin == 1);
+    assert_true(o.form == SLG_ONE_VS_REST && o.power == 2 && o.reduction == SLG_MEAN &&
+                o.margin == 1);
     o.form = u->form, o.power = u->power, o.margin = u->margin, o.reduction = reduction;
     return o;
 }
@@ -54,18 +56,21 @@ static void check_problem(slg_ctx *ctx, const problem *p, const rule *u, int32_t
     operands o;
     operands_of(p, type, SLG_F32, SLG_I32, SLG_I32, layout, &o);
     slg_hinge_opts opts = opts_of(u, SLG_MEAN);
-    tensor loss = vector(SLG_F32, p->rows, layout), fresh = matrix(SLG_F32, p->rows, p->cols, layout);
+    tensor loss = vector(SLG_F32, p->rows, layout),
+           fresh = matrix(SLG_F32, p->rows, p->cols, layout);
     tensor *dx = in_place ? &o.x : &fresh;
     slg_loss_out out = loss_out(&loss.t, NULL);
     slg_logits_grad g = dense_grad(&dx->t);
     opts.per_entry = (int32_t)(p->rows % 2);
     OK(ctx, slg_hinge(ctx, &o.logits, &o.targets, &opts, &out, &g));
-    double total = 0, weight = 0, z[512], d[512], most = 0, per = opts.per_entry ? (double)p->cols : 1;
+    double total = 0, weight = 0, z[512], d[512], most = 0,
+           per = opts.per_entry ? (double)p->cols : 1;
     for (int64_t r = 0; r < p->rows; r++)
         if (p->index[r] >= 0) weight += p->row_weight[r] * p->class_weight[p->index[r]];
     for (int64_t r = 0; r < p->rows; r++) {
         bool ignored = p->index[r] < 0;
-        double w = ignored ? 0 : p->row_weight[r] * p->class_weight[p->index[r]] / per, value = 0, size = 0;
+        double w = ignored ? 0 : p->row_weight[r] * p->class_weight[p->index[r]] / per,
+               value = 0, size = 0;
         for (int64_t k = 0; k < p->cols; k++)
             z[k] = p->mask && !p->mask[k] ? -INFINITY : p->x[r * p->cols + k] / p->temperature;
         for (int64_t k = 0; k < p->cols; k++) size = fmax(size, isinf(z[k]) ? 0 : fabs(z[k]));
@@ -73,11 +78,14 @@ static void check_problem(slg_ctx *ctx, const problem *p, const rule *u, int32_t
             memset(d, 0, sizeof d);
         else
             value = reference_row(u, p->cols, z, p->index[r], d);
-        compare("loss", r, 0, get(&loss, 0, r), w * value, w * (1e-6 * value + 1e-6 * sqrt(value) * size) + 1e-38, &most);
+        compare("loss", r, 0, get(&loss, 0, r), w * value,
+                w * (1e-6 * value + 1e-6 * sqrt(value) * size) + 1e-38, &most);
         for (int64_t k = 0; k < p->cols; k++) {
             double want = w * d[k] / weight * per * (1 / per) / p->temperature;
-            double allowed = 1e-6 * fabs(want) + 1e-6 * w / weight * size * (double)p->cols / p->temperature;
-            compare("dlogits", r, k, get(dx, r, k), want, allowed + rounding(dx->t.dtype, want), &most);
+            double allowed =
+                1e-6 * fabs(want) + 1e-6 * w / weight * size * (double)p->cols / p->temperature;
+            compare("dlogits", r, k, get(dx, r, k), want, allowed + rounding(dx->t.dtype, want),
+                    &most);
         }
         total += w * value;
     }
@@ -90,29 +98,29 @@ static void test_against_double(void **state)
 {
     (void)state;
     static const int64_t widths[] = { 1, 2, 5, 37, 300 };
-    FOR_EACH_ISA (ctx, 2)
-        for (int64_t i = 0; i < COUNT(widths); i++)
-            for (int form = 0; form < 6; form++) {
-                const rule u = { form % 3, 1 + form / 3, i == 1 ? 0.25 : 1 };
-                const int64_t rows = 6 + form % 2, cols = widths[i];
-                int32_t type = i == 2 ? SLG_BF16 : SLG_F32;
-                problem p = problem_of(rows, cols);
-                p.row_weight = zeros(rows, sizeof(double));
-                p.class_weight = zeros(cols, sizeof(double));
-                p.mask = i == 3 ? zeros(cols, sizeof(int)) : NULL;
-                for (int64_t k = 0; k < cols; k++) p.class_weight[k] = single(0.5 + uniform());
-                for (int64_t k = 0; k < rows * cols; k++) p.x[k] = as_dtype(type, normal());
-                for (int64_t r = 0; r < rows; r++) {
-                    p.row_weight[r] = single(uniform());
-                    p.index[r] = r == 2 ? -100 : below((cols + 1) / 2) * 2 % cols;
-                    if (p.mask && r != 2) p.index[r] -= p.index[r] % 2;
-                }
-                for (int64_t k = 0; p.mask && k < cols; k++) p.mask[k] = k % 4 != 1;
-                if (i == 4) p.temperature = 4; /* exact in float32 */
-                check_problem(ctx, &p, &u, type, (enum layout)(form % 4), false);
-                check_problem(ctx, &p, &u, type, (enum layout)(form % 4), true);
-                problem_free(&p);
+    FOR_EACH_ISA(ctx, 2)
+    for (int64_t i = 0; i < COUNT(widths); i++)
+        for (int form = 0; form < 6; form++) {
+            const rule u = { form % 3, 1 + form / 3, i == 1 ? 0.25 : 1 };
+            const int64_t rows = 6 + form % 2, cols = widths[i];
+            int32_t type = i == 2 ? SLG_BF16 : SLG_F32;
+            problem p = problem_of(rows, cols);
+            p.row_weight = zeros(rows, sizeof(double));
+            p.class_weight = zeros(cols, sizeof(double));
+            p.mask = i == 3 ? zeros(cols, sizeof(int)) : NULL;
+            for (int64_t k = 0; k < cols; k++) p.class_weight[k] = single(0.5 + uniform());
+            for (int64_t k = 0; k < rows * cols; k++) p.x[k] = as_dtype(type, normal());
+            for (int64_t r = 0; r < rows; r++) {
+                p.row_weight[r] = single(uniform());
+                p.index[r] = r == 2 ? -100 : below((cols + 1) / 2) * 2 % cols;
+                if (p.mask && r != 2) p.index[r] -= p.index[r] % 2;
             }
+            for (int64_t k = 0; p.mask && k < cols; k++) p.mask[k] = k % 4 != 1;
+            if (i == 4) p.temperature = 4; /* exact in float32 */
+            check_problem(ctx, &p, &u, type, (enum layout)(form % 4), false);
+            check_problem(ctx, &p, &u, type, (enum layout)(form % 4), true);
+            problem_free(&p);
+        }
 }
 
 /* ---- Small rows ------------------------------------------------------------------------------------ */
@@ -194,7 +202,11 @@ static const struct edge {
 } edges[] = {
     { { SLG_ONE_VS_REST, 1, 1 }, { 1, -1, -1 }, 0, 0, { 0, 0, 0 } }, /* on the margin */
     { { SLG_MAX_MARGIN, 1, 1 }, { 1, 0, 0 }, 0, 0, { 0, 0, 0 } },
-    { { SLG_MAX_MARGIN, 1, 1 }, { .5f, .5f, .5f }, 1, 1, { 1, -1, 0 } }, /* the first of tied rivals */
+    { { SLG_MAX_MARGIN, 1, 1 },
+      { .5f, .5f, .5f },
+      1,
+      1,
+      { 1, -1, 0 } }, /* the first of tied rivals */
     { { SLG_ONE_VS_REST, 2, 1 }, { 0, -INFINITY, -2 }, 0, 1, { -2, 0, 0 } }, /* masked */
     { { SLG_SUM_MARGIN, 2, 1 }, { 0, -INFINITY, 0 }, 0, 1, { -2, 0, 2 } },
     { { SLG_MAX_MARGIN, 2, 1 }, { 0, -INFINITY, -INFINITY }, 0, 0, { 0, 0, 0 } },
@@ -211,15 +223,15 @@ static const struct edge {
 static void test_edges(void **state)
 {
     (void)state;
-    FOR_EACH_ISA (ctx, 1)
-        for (int64_t i = 0; i < COUNT(edges); i++) {
-            const struct edge *e = &edges[i];
-            float d[3];
-            double most = 0, loss = run(ctx, &e->u, 1, 3, e->x, &e->y, d);
-            compare("loss", i, 0, loss, e->loss, 1e-6 * fabs(e->loss), &most);
-            for (int k = 0; k < 3; k++)
-                compare("d", i, k, (double)d[k], e->d[k], 1e-6 * fabs(e->d[k]), &most);
-        }
+    FOR_EACH_ISA(ctx, 1)
+    for (int64_t i = 0; i < COUNT(edges); i++) {
+        const struct edge *e = &edges[i];
+        float d[3];
+        double most = 0, loss = run(ctx, &e->u, 1, 3, e->x, &e->y, d);
+        compare("loss", i, 0, loss, e->loss, 1e-6 * fabs(e->loss), &most);
+        for (int k = 0; k < 3; k++)
+            compare("d", i, k, (double)d[k], e->d[k], 1e-6 * fabs(e->d[k]), &most);
+    }
 }
 
 static void test_one_class(void **state)
@@ -290,9 +302,12 @@ enum { ROWS = 5, CLASSES = 3, DIM = 4 };
 
 static double layer_run(layer *a, int32_t accumulate)
 {
-    const slg_tensor h = slg_tensor_2d(a->h, SLG_F32, ROWS, DIM), w = slg_tensor_2d(a->w, SLG_F32, CLASSES, DIM);
-    const slg_tensor b = slg_tensor_1d(a->b, SLG_F32, CLASSES), y = slg_tensor_1d(a->y, SLG_I32, ROWS);
-    slg_tensor dh = slg_tensor_2d(a->dh, SLG_F32, ROWS, DIM), dw = slg_tensor_2d(a->dw, SLG_F32, CLASSES, DIM);
+    const slg_tensor h = slg_tensor_2d(a->h, SLG_F32, ROWS, DIM),
+                     w = slg_tensor_2d(a->w, SLG_F32, CLASSES, DIM);
+    const slg_tensor b = slg_tensor_1d(a->b, SLG_F32, CLASSES),
+                     y = slg_tensor_1d(a->y, SLG_I32, ROWS);
+    slg_tensor dh = slg_tensor_2d(a->dh, SLG_F32, ROWS, DIM),
+               dw = slg_tensor_2d(a->dw, SLG_F32, CLASSES, DIM);
     slg_tensor db = slg_tensor_1d(a->db, SLG_F32, CLASSES);
     const slg_logits l = slg_logits_layer(&h, &w, &b);
     const slg_targets t = slg_targets_index(&y);
@@ -329,9 +344,11 @@ static void test_layer(void **state)
             added.o.outer_decay = 1;
             layer_run(&added, SLG_ACCUMULATE_WEIGHTS);
             for (int i = 0; i < 12; i++)
-                assert_true(fabs((double)added.dw[i] - 2 * (double)a.dw[i] + decay * (double)a.w[i]) < 2e-5);
+                assert_true(fabs((double)added.dw[i] - 2 * (double)a.dw[i] +
+                                 decay * (double)a.w[i]) < 2e-5);
         }
-    assert_true(slg_svm_decay(SLG_SVM_MEAN, 4, 8) == 1.0 / 16 && slg_svm_decay(SLG_SVM_SUM, 4, 8) == 1);
+    assert_true(slg_svm_decay(SLG_SVM_MEAN, 4, 8) == 1.0 / 16 &&
+                slg_svm_decay(SLG_SVM_SUM, 4, 8) == 1);
     assert_true(slg_svm_decay(SLG_SVM_MEAN, 0, 8) == 0);
     slg_ctx_free(a.ctx);
 }
@@ -376,7 +393,8 @@ static void test_errors(void **state)
     slg_targets t = slg_targets_index(&ty);
     slg_loss_out out = loss_out(NULL, NULL);
     slg_logits_grad g = dense_grad(&td);
-    static const rule bad[] = { { 3, 2, 1 }, { -1, 2, 1 }, { 0, 0, 1 }, { 0, 3, 1 }, { 0, 2, -1 }, { 0, 2, NAN } };
+    static const rule bad[] = { { 3, 2, 1 }, { -1, 2, 1 }, { 0, 0, 1 },
+                                { 0, 3, 1 }, { 0, 2, -1 }, { 0, 2, NAN } };
     for (int64_t i = 0; i < COUNT(bad); i++) {
         const slg_hinge_opts o = opts_of(&bad[i], SLG_MEAN);
         assert_int_equal(slg_hinge(ctx, &l, &t, &o, &out, &g), SLG_ERR_RANGE);

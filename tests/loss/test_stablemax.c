@@ -50,12 +50,14 @@ static slg_stablemax_loss_opts opts_of(int32_t reduction)
     return o;
 }
 
-static void check_problem(slg_ctx *ctx, const problem *p, int32_t type, enum layout layout, bool in_place)
+static void check_problem(slg_ctx *ctx, const problem *p, int32_t type, enum layout layout,
+                          bool in_place)
 {
     operands o;
     const slg_stablemax_loss_opts opts = opts_of(SLG_SUM);
     operands_of(p, type, SLG_F32, SLG_I64, SLG_I32, layout, &o);
-    tensor loss = vector(SLG_F64, p->rows, layout), fresh = matrix(SLG_F32, p->rows, p->cols, layout);
+    tensor loss = vector(SLG_F64, p->rows, layout),
+           fresh = matrix(SLG_F32, p->rows, p->cols, layout);
     tensor *dx = in_place ? &o.x : &fresh;
     slg_loss_out out = loss_out(&loss.t, NULL);
     slg_logits_grad g = dense_grad(&dx->t);
@@ -79,8 +81,8 @@ static void check_problem(slg_ctx *ctx, const problem *p, int32_t type, enum lay
                     1e-6 * w * want.size[k] + rounding(dx->t.dtype, w * want.d[k]), &most);
         sum += w * want.loss;
         if (!ignored)
-            correct += first_max(masked, p->cols)
-                    == (p->has_prob ? first_max(p->q + r * p->cols, p->cols) : p->index[r]);
+            correct += first_max(masked, p->cols) ==
+                       (p->has_prob ? first_max(p->q + r * p->cols, p->cols) : p->index[r]);
     }
     compare("sum", 0, 0, out.sum, sum, 1e-6 * (fabs(sum) + 20 * (double)p->rows), &most);
     assert_int_equal(out.correct, correct);
@@ -88,7 +90,8 @@ static void check_problem(slg_ctx *ctx, const problem *p, int32_t type, enum lay
     release(&loss), release(&fresh), operands_free(&o);
 }
 
-static problem random_problem(int64_t rows, int64_t cols, double spread, int32_t type, bool prob)
+static problem random_problem(int64_t rows, int64_t cols, double spread, int32_t type,
+                              bool prob)
 {
     problem p = problem_of(rows, cols);
     p.has_prob = prob;
@@ -113,21 +116,21 @@ static void test_against_double(void **state)
     (void)state;
     static const int64_t widths[] = { 1, 2, 3, 17, 400 };
     static const double spreads[] = { 1e-3, 1, 30, 1e4, 1e18 };
-    FOR_EACH_ISA (ctx, 2)
-        for (int64_t i = 0; i < COUNT(widths); i++)
-            for (int64_t j = 0; j < COUNT(spreads); j++)
-                for (int prob = 0; prob < 2; prob++) {
-                    int32_t type = (i + j) % 3 == 1 && spreads[j] < 1e4 ? SLG_BF16 : SLG_F32;
-                    problem p = random_problem(9, widths[i], spreads[j], type, prob);
-                    if (i == 3) {
-                        p.mask = zeros(widths[i], sizeof(int));
-                        for (int64_t k = 0; k < widths[i]; k++) p.mask[k] = prob ? 1 : k % 4 != 2;
-                    }
-                    if (j == 2) p.temperature = 4; /* exact in float32 */
-                    check_problem(ctx, &p, type, (enum layout)((i + j) % 4), false);
-                    check_problem(ctx, &p, type, (enum layout)((i + j) % 4), true);
-                    problem_free(&p);
+    FOR_EACH_ISA(ctx, 2)
+    for (int64_t i = 0; i < COUNT(widths); i++)
+        for (int64_t j = 0; j < COUNT(spreads); j++)
+            for (int prob = 0; prob < 2; prob++) {
+                int32_t type = (i + j) % 3 == 1 && spreads[j] < 1e4 ? SLG_BF16 : SLG_F32;
+                problem p = random_problem(9, widths[i], spreads[j], type, prob);
+                if (i == 3) {
+                    p.mask = zeros(widths[i], sizeof(int));
+                    for (int64_t k = 0; k < widths[i]; k++) p.mask[k] = prob ? 1 : k % 4 != 2;
                 }
+                if (j == 2) p.temperature = 4; /* exact in float32 */
+                check_problem(ctx, &p, type, (enum layout)((i + j) % 4), false);
+                check_problem(ctx, &p, type, (enum layout)((i + j) % 4), true);
+                problem_free(&p);
+            }
 }
 
 /* ---- Gradients ----------------------------------------------------------------------------- */
@@ -157,7 +160,8 @@ static void test_gradient(void **state)
     float x[8] = { 1.5f, -2, 0.25f, -0.75f, 4, -INFINITY, 0.5f, -9 }, d[8];
     int32_t y[2] = { 1, 2 };
     float q[8] = { 0.5f, 0.25f, 0.25f, 0, 0.125f, 0, 0.375f, 0.5f };
-    const slg_tensor index = slg_tensor_1d(y, SLG_I32, 2), prob = slg_tensor_2d(q, SLG_F32, 2, 4);
+    const slg_tensor index = slg_tensor_1d(y, SLG_I32, 2),
+                     prob = slg_tensor_2d(q, SLG_F32, 2, 4);
     const slg_targets targets[2] = { slg_targets_index(&index), slg_targets_prob(&prob) };
     slg_ctx *ctx = context(SLG_ISA_AUTO, 1);
     for (int i = 0; i < 2; i++) {
@@ -183,37 +187,37 @@ static void test_probabilities(void **state)
 {
     (void)state;
     static const double spreads[] = { 1e-5, 1, 1e3, 1e30 };
-    FOR_EACH_ISA (ctx, 3)
-        for (int64_t i = 0; i < COUNT(spreads) * 2; i++) {
-            const int64_t cols = 300;
-            int32_t type = i == 3 ? SLG_F16 : SLG_F32;
-            tensor x = matrix(type, 5, cols, (enum layout)(i % 4));
-            tensor y = matrix(SLG_F32, 5, cols, (enum layout)(i % 4));
-            tensor ly = matrix(SLG_F32, 5, cols, CONTIGUOUS);
-            double row[512], most = 0;
-            for (int64_t r = 0; r < 5; r++)
-                for (int64_t k = 0; k < cols; k++) {
-                    double v = spreads[i / 2] * normal();
-                    put(&x, r, k, r == 1 ? -fabs(v) : r == 2 && k % 3 == 0 ? -INFINITY : v);
-                }
-            OK(ctx, slg_stablemax(ctx, &x.t, NULL, &y.t));
-            OK(ctx, slg_log_stablemax(ctx, &x.t, NULL, &ly.t));
-            for (int64_t r = 0; r < 5; r++) {
-                double sum = 0, total = 0;
-                for (int64_t k = 0; k < cols; k++) row[k] = get(&x, r, k);
-                for (int64_t k = 0; k < cols; k++) total += row[k] == -INFINITY ? 0 : s_of(row[k]);
-                reference want = reference_row(cols, row, 0, NULL, 1);
-                for (int64_t k = 0; k < cols; k++) {
-                    double p = get(&y, r, k), l = row[k] == -INFINITY ? -INFINITY : log_s(row[k]);
-                    compare("p", r, k, p, want.p[k], 1e-6 * want.p[k] + 2e-38, &most);
-                    compare("log p", r, k, get(&ly, r, k), l - log(total),
-                            4e-7 * (1 + fabs(l) + fabs(log(total))), &most);
-                    sum += p;
-                }
-                assert_true(fabs(sum - 1) < 1e-6);
+    FOR_EACH_ISA(ctx, 3)
+    for (int64_t i = 0; i < COUNT(spreads) * 2; i++) {
+        const int64_t cols = 300;
+        int32_t type = i == 3 ? SLG_F16 : SLG_F32;
+        tensor x = matrix(type, 5, cols, (enum layout)(i % 4));
+        tensor y = matrix(SLG_F32, 5, cols, (enum layout)(i % 4));
+        tensor ly = matrix(SLG_F32, 5, cols, CONTIGUOUS);
+        double row[512], most = 0;
+        for (int64_t r = 0; r < 5; r++)
+            for (int64_t k = 0; k < cols; k++) {
+                double v = spreads[i / 2] * normal();
+                put(&x, r, k, r == 1 ? -fabs(v) : r == 2 && k % 3 == 0 ? -INFINITY : v);
             }
-            release(&x), release(&y), release(&ly);
+        OK(ctx, slg_stablemax(ctx, &x.t, NULL, &y.t));
+        OK(ctx, slg_log_stablemax(ctx, &x.t, NULL, &ly.t));
+        for (int64_t r = 0; r < 5; r++) {
+            double sum = 0, total = 0;
+            for (int64_t k = 0; k < cols; k++) row[k] = get(&x, r, k);
+            for (int64_t k = 0; k < cols; k++) total += row[k] == -INFINITY ? 0 : s_of(row[k]);
+            reference want = reference_row(cols, row, 0, NULL, 1);
+            for (int64_t k = 0; k < cols; k++) {
+                double p = get(&y, r, k), l = row[k] == -INFINITY ? -INFINITY : log_s(row[k]);
+                compare("p", r, k, p, want.p[k], 1e-6 * want.p[k] + 2e-38, &most);
+                compare("log p", r, k, get(&ly, r, k), l - log(total),
+                        4e-7 * (1 + fabs(l) + fabs(log(total))), &most);
+                sum += p;
+            }
+            assert_true(fabs(sum - 1) < 1e-6);
         }
+        release(&x), release(&y), release(&ly);
+    }
 }
 
 static void rows_of_four(slg_ctx *ctx, const float *x, float *p, float *lp)
@@ -229,7 +233,8 @@ static void test_identities(void **state)
     (void)state;
     slg_ctx *ctx = context(SLG_ISA_AUTO, 1);
     float p[4], lp[4], sp[4];
-    for (double x = 1e-4; x < 1e38; x *= 7.7) { /* s(-x) = 1 / s(x): odds of x and 0 are those of 0 and -x */
+    for (double x = 1e-4; x < 1e38;
+         x *= 7.7) { /* s(-x) = 1 / s(x): odds of x and 0 are those of 0 and -x */
         const float row[4] = { (float)x, 0, (float)-x, -INFINITY };
         rows_of_four(ctx, row, p, lp);
         assert_true(p[0] > p[1] && p[1] >= p[2] && p[3] == 0 && lp[3] == -INFINITY);
@@ -255,37 +260,46 @@ static const struct edge {
     { { INFINITY, 1, -INFINITY, -2 }, 1, INFINITY, { 0, -.5, 0, 0 }, { 1, 0, 0, 0 } },
     { { INFINITY, 1, 2, 3 }, 0, 0, { 0, 0, 0, 0 }, { 1, 0, 0, 0 } },
     { { NAN, 1, -INFINITY, 3 }, 2, NAN, { NAN, NAN, NAN, NAN }, { NAN, NAN, NAN, NAN } },
-    { { -INFINITY, -INFINITY, -INFINITY, -INFINITY }, 0, NAN, { NAN, NAN, NAN, NAN }, { NAN, NAN, NAN, NAN } },
+    { { -INFINITY, -INFINITY, -INFINITY, -INFINITY },
+      0,
+      NAN,
+      { NAN, NAN, NAN, NAN },
+      { NAN, NAN, NAN, NAN } },
     { { -INFINITY, 1, 1, -INFINITY }, 0, INFINITY, { 0, .25, .25, 0 }, { 0, .5, .5, 0 } },
     { { -INFINITY, -7, -INFINITY, -INFINITY }, 1, 0, { 0, 0, 0, 0 }, { 0, 1, 0, 0 } },
-    { { 0, -0.0f, -INFINITY, -INFINITY }, 0, 0.6931471805599453, { -.5, .5, 0, 0 }, { .5, .5, 0, 0 } },
+    { { 0, -0.0f, -INFINITY, -INFINITY },
+      0,
+      0.6931471805599453,
+      { -.5, .5, 0, 0 },
+      { .5, .5, 0, 0 } },
 };
 
 static void test_edges(void **state)
 {
     (void)state;
-    FOR_EACH_ISA (ctx, 1)
-        for (int64_t i = 0; i < COUNT(edges); i++) {
-            const struct edge *e = &edges[i];
-            float d[4], p[4], lp[4], x[4];
-            double loss, most = 0;
-            int32_t y = e->y;
-            memcpy(x, e->x, sizeof x);
-            const slg_tensor tx = slg_tensor_2d(x, SLG_F32, 1, 4), ty = slg_tensor_1d(&y, SLG_I32, 1);
-            slg_tensor td = slg_tensor_2d(d, SLG_F32, 1, 4), tl = slg_tensor_1d(&loss, SLG_F64, 1);
-            const slg_logits l = slg_logits_dense(&tx);
-            const slg_targets t = slg_targets_index(&ty);
-            slg_loss_out out = loss_out(&tl, NULL);
-            slg_logits_grad g = dense_grad(&td);
-            OK(ctx, slg_stablemax_loss(ctx, &l, &t, NULL, &out, &g));
-            compare("loss", i, 0, loss, e->loss, 1e-7, &most);
-            rows_of_four(ctx, x, p, lp);
-            for (int k = 0; k < 4; k++) {
-                compare("d", i, k, (double)d[k], e->d[k], 1e-7, &most);
-                compare("p", i, k, (double)p[k], e->p[k], 1e-7, &most);
-                compare("log p", i, k, (double)lp[k], log(e->p[k]), 1e-6, &most);
-            }
+    FOR_EACH_ISA(ctx, 1)
+    for (int64_t i = 0; i < COUNT(edges); i++) {
+        const struct edge *e = &edges[i];
+        float d[4], p[4], lp[4], x[4];
+        double loss, most = 0;
+        int32_t y = e->y;
+        memcpy(x, e->x, sizeof x);
+        const slg_tensor tx = slg_tensor_2d(x, SLG_F32, 1, 4),
+                         ty = slg_tensor_1d(&y, SLG_I32, 1);
+        slg_tensor td = slg_tensor_2d(d, SLG_F32, 1, 4), tl = slg_tensor_1d(&loss, SLG_F64, 1);
+        const slg_logits l = slg_logits_dense(&tx);
+        const slg_targets t = slg_targets_index(&ty);
+        slg_loss_out out = loss_out(&tl, NULL);
+        slg_logits_grad g = dense_grad(&td);
+        OK(ctx, slg_stablemax_loss(ctx, &l, &t, NULL, &out, &g));
+        compare("loss", i, 0, loss, e->loss, 1e-7, &most);
+        rows_of_four(ctx, x, p, lp);
+        for (int k = 0; k < 4; k++) {
+            compare("d", i, k, (double)d[k], e->d[k], 1e-7, &most);
+            compare("p", i, k, (double)p[k], e->p[k], 1e-7, &most);
+            compare("log p", i, k, (double)lp[k], log(e->p[k]), 1e-6, &most);
         }
+    }
 }
 
 /* A distribution on +inf entries, and beside them. */
@@ -316,39 +330,43 @@ static void test_no_collapse(void **state)
 {
     (void)state;
     static const float gaps[] = { 18, 40, 1e3f, 1e6f, 1e20f, 1e30f };
-    FOR_EACH_ISA (ctx, 1)
-        for (int64_t i = 0; i < COUNT(gaps); i++) {
-            float x[3] = { gaps[i], 0, 0 }, d[3], loss32;
-            double loss64, gap = (double)gaps[i];
-            int32_t y = 0;
-            volatile float single_sum = 1 + expf(-gaps[i]) + expf(-gaps[i]);
-            volatile double double_sum = 1 + exp(-gap) + exp(-gap);
-            assert_true(single_sum == 1);
-            assert_true((double_sum == 1) == (gap > 37));
-            const slg_tensor tx = slg_tensor_2d(x, SLG_F32, 1, 3), ty = slg_tensor_1d(&y, SLG_I32, 1);
-            slg_tensor td = slg_tensor_2d(d, SLG_F32, 1, 3), tl = slg_tensor_1d(&loss32, SLG_F32, 1);
-            const slg_logits l = slg_logits_dense(&tx);
-            const slg_targets t = slg_targets_index(&ty);
-            slg_loss_out out = loss_out(&tl, NULL);
-            slg_logits_grad g = dense_grad(&td);
-            OK(ctx, slg_stablemax_loss(ctx, &l, &t, NULL, &out, &g));
-            double want = log1p(2 / (1 + gap)), pull = -2 / (3 + gap) / (1 + gap);
-            assert_true(fabs((double)loss32 / want - 1) < 1e-6);
-            assert_true(gap > 1e18 || fabs((double)d[0] / pull - 1) < 1e-6);
-            tl = slg_tensor_1d(&loss64, SLG_F64, 1);
-            OK(ctx, slg_stablemax_loss(ctx, &l, &t, NULL, &out, NULL));
-            assert_true(fabs(loss64 / want - 1) < 1e-6);
-        }
+    FOR_EACH_ISA(ctx, 1)
+    for (int64_t i = 0; i < COUNT(gaps); i++) {
+        float x[3] = { gaps[i], 0, 0 }, d[3], loss32;
+        double loss64, gap = (double)gaps[i];
+        int32_t y = 0;
+        volatile float single_sum = 1 + expf(-gaps[i]) + expf(-gaps[i]);
+        volatile double double_sum = 1 + exp(-gap) + exp(-gap);
+        assert_true(single_sum == 1);
+        assert_true((double_sum == 1) == (gap > 37));
+        const slg_tensor tx = slg_tensor_2d(x, SLG_F32, 1, 3),
+                         ty = slg_tensor_1d(&y, SLG_I32, 1);
+        slg_tensor td = slg_tensor_2d(d, SLG_F32, 1, 3),
+                   tl = slg_tensor_1d(&loss32, SLG_F32, 1);
+        const slg_logits l = slg_logits_dense(&tx);
+        const slg_targets t = slg_targets_index(&ty);
+        slg_loss_out out = loss_out(&tl, NULL);
+        slg_logits_grad g = dense_grad(&td);
+        OK(ctx, slg_stablemax_loss(ctx, &l, &t, NULL, &out, &g));
+        double want = log1p(2 / (1 + gap)), pull = -2 / (3 + gap) / (1 + gap);
+        assert_true(fabs((double)loss32 / want - 1) < 1e-6);
+        assert_true(gap > 1e18 || fabs((double)d[0] / pull - 1) < 1e-6);
+        tl = slg_tensor_1d(&loss64, SLG_F64, 1);
+        OK(ctx, slg_stablemax_loss(ctx, &l, &t, NULL, &out, NULL));
+        assert_true(fabs(loss64 / want - 1) < 1e-6);
+    }
 }
 
 /* At the ends of float32 the loss is finite: 2 log(3e38). */
 static void test_extremes(void **state)
 {
     (void)state;
-    FOR_EACH_ISA (ctx, 1) {
+    FOR_EACH_ISA(ctx, 1)
+    {
         float x[3] = { FLT_MAX, FLT_MAX, -FLT_MAX }, d[3];
         int32_t y = 2;
-        const slg_tensor tx = slg_tensor_2d(x, SLG_F32, 1, 3), ty = slg_tensor_1d(&y, SLG_I32, 1);
+        const slg_tensor tx = slg_tensor_2d(x, SLG_F32, 1, 3),
+                         ty = slg_tensor_1d(&y, SLG_I32, 1);
         slg_tensor td = slg_tensor_2d(d, SLG_F32, 1, 3);
         const slg_logits l = slg_logits_dense(&tx);
         const slg_targets t = slg_targets_index(&ty);
@@ -367,7 +385,8 @@ static void test_same_bits(void **state)
     (void)state;
     static const int32_t threads[] = { 1, 2, 3, 8 };
     const int64_t rows = 13, cols = 5000;
-    tensor x = matrix(SLG_F32, rows, cols, CONTIGUOUS), index = vector(SLG_I32, rows, CONTIGUOUS);
+    tensor x = matrix(SLG_F32, rows, cols, CONTIGUOUS),
+           index = vector(SLG_I32, rows, CONTIGUOUS);
     float *first = zeros(rows * cols, sizeof *first);
     double value = 0;
     for (int64_t r = 0; r < rows; r++) put(&index, 0, r, (double)below(cols));
@@ -417,60 +436,14 @@ static void test_fused(void **state)
     assert_true(fabs(a.value - b.value) < 1e-6 * a.value);
     for (int i = 0; i < N * D; i++) {
         double want = 0;
-        for (int c = 0; c < C; c++) want += (double)dx[i / D * C + c] * (double)w[c * D + i % D];
+        for (int c = 0; c < C; c++)
+            want += (double)dx[i / D * C + c] * (double)w[c * D + i % D];
         assert_true(fabs(want - (double)dh[i]) < 1e-6);
     }
     slg_ctx_free(ctx);
 }
 
-/* ---- Collapse, and errors --------------------------------------------------------------------- */
-
-static void test_collapse(void **state)
-{
-    (void)state;
-    float x[] = { 30, 0, 0, /**/ 10, 0, 0, /**/ 100, 0, 100, /**/ 0, 50, 0, /**/ -INFINITY, 3, -INFINITY,
-                  NAN, 90, 0, /**/ INFINITY, 0, 0, /**/ -INFINITY, -INFINITY, -INFINITY, /**/ 60, 1, 0,
-                  1e38f, -3e38f, 0 };
-    static const int collapsed[] = { 1, 0, 0, 1, 1, 0, 0, 0, 0, 1 }, zero[] = { 1, 0, 0, 0, 1, 0, 0, 0, 0, 0 };
-    int64_t y[] = { 0, 0, 0, 2, 1, 1, 0, 0, -100, 1 };
-    FOR_EACH_ISA (ctx, 2) {
-        int32_t c[10], z[10];
-        const slg_tensor tx = slg_tensor_2d(x, SLG_F32, 10, 3), ty = slg_tensor_1d(y, SLG_I64, 10);
-        slg_tensor tc = slg_tensor_1d(c, SLG_I32, 10), tz = slg_tensor_1d(z, SLG_I32, 10);
-        const slg_targets t = slg_targets_index(&ty);
-        slg_collapse_out out;
-        slg_collapse_out_init(&out, sizeof out);
-        out.collapsed = &tc, out.zero_loss = &tz;
-        OK(ctx, slg_softmax_collapse(ctx, &tx, &t, &out));
-        for (int i = 0; i < 10; i++) assert_true(c[i] == collapsed[i] && z[i] == zero[i]);
-        assert_true(out.count == 9 && out.collapsed_rows == 4 && out.zero_loss_rows == 2);
-        assert_true(out.collapsed_fraction == 4.0 / 9 && out.zero_loss_fraction == 2.0 / 9);
-        OK(ctx, slg_softmax_collapse(ctx, &tx, NULL, &out));
-        assert_true(out.count == 10 && out.collapsed_rows == 5 && out.zero_loss_rows == 0);
-        y[0] = 3;
-        assert_int_equal(slg_softmax_collapse(ctx, &tx, &t, &out), SLG_ERR_RANGE);
-        y[0] = 0;
-        assert_int_equal(slg_softmax_collapse(ctx, &tx, &t, NULL), SLG_ERR_NULL);
-        out.zero_loss = &tc;
-        assert_int_equal(slg_softmax_collapse(ctx, &tx, &t, &out), SLG_ERR_STRIDE);
-    }
-}
-
-/* Many small others that one by one would be lost in 1 are still seen. */
-static void test_collapse_wide(void **state)
-{
-    (void)state;
-    const int64_t cols = 5000;
-    slg_ctx *ctx = context(SLG_ISA_AUTO, 1);
-    tensor x = matrix(SLG_F32, 2, cols, COL_GAPS);
-    slg_collapse_out out;
-    for (int64_t k = 0; k < cols; k++) put(&x, 0, k, k == 4000 ? 20 : 0), put(&x, 1, k, k == 4000 ? 26 : 0);
-    slg_collapse_out_init(&out, sizeof out);
-    OK(ctx, slg_softmax_collapse(ctx, &x.t, NULL, &out));
-    assert_int_equal(out.collapsed_rows, 1); /* 5000 e^-20 is 1e-5, 5000 e^-26 is 2.6e-8 */
-    release(&x);
-    slg_ctx_free(ctx);
-}
+/* ---- Errors ---------------------------------------------------------------------------------- */
 
 static void test_errors(void **state)
 {
@@ -509,7 +482,7 @@ int main(void)
         cmocka_unit_test(test_edges),          cmocka_unit_test(test_infinite_prob),
         cmocka_unit_test(test_no_collapse),    cmocka_unit_test(test_extremes),
         cmocka_unit_test(test_same_bits),      cmocka_unit_test(test_fused),
-        cmocka_unit_test(test_collapse),       cmocka_unit_test(test_collapse_wide),
+
         cmocka_unit_test(test_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,5 @@
 /*
- * hinge.c - h = max(0, (x - ref) + margin) over a piece of a row: sums of it and of its square, the
+ * hinge_row.c - h = max(0, (x - ref) + margin) over a piece of a row: sums of it and of its square, the
  * number above 0, the maximum of x; and the gradient. One read, no one-hot labels.
  */
 #include "vec.h"
