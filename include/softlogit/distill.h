@@ -119,6 +119,76 @@ SLG_API void slg_nkd_opts_init(slg_nkd_opts *opts, size_t size);
 SLG_API slg_status slg_nkd(slg_ctx *ctx, const slg_logits *logits, const slg_targets *targets,
                            const slg_nkd_opts *opts, slg_loss_out *out, slg_logits_grad *grad);
 
+/* ---- USKD -------------------------------------------------------------------------------- */
+
+enum slg_uskd_score {
+    SLG_USKD_LOG = 0,        /* r = log p, as the authors' code has it */
+    SLG_USKD_PROBABILITY = 1 /* r = p, as their text has it */
+};
+
+/* Options of slg_uskd. */
+typedef struct slg_uskd_opts {
+    uint32_t size;           /* sizeof(slg_uskd_opts), set by its _init */
+    int32_t reduction;       /* slg_reduction; default SLG_MEAN */
+    int32_t score;           /* slg_uskd_score; default SLG_USKD_LOG */
+    int32_t reserved;        /* 0 */
+    double alpha;            /* >= 0, default 1: of the target part (0.1 for small images) */
+    double beta;             /* >= 0, default 0.1: of the non-target part */
+    double mu;               /* >= 0, default 0.005: of the weak head's part (0.1 for small images) */
+    double smoothing;        /* from 0 to 1, default 0.1: of the weak head's labels */
+    double cross_entropy;    /* >= 0, default 0: of ordinary cross-entropy, added in the same pass; the
+                                paper trains with 1 */
+    double mean_square;      /* at most 1; default -1 (any negative): the mean of p[t]^2 is taken over
+                                the rows of this call. Else the mean of a batch in several calls: p[t] is
+                                exp(-loss) of slg_cross_entropy */
+    double mean_square2;     /* the same of the second target of label matrices */
+    slg_tensor *target_loss; /* out: these NULL, or [rows] f32, f64. Target part, before alpha */
+    slg_tensor *other_loss;  /* out: non-target part, before beta */
+    slg_tensor *weak_loss;   /* out: weak head's part, mu in it */
+    slg_tensor *soft_target; /* out: P of the (first) target */
+    slg_tensor *rank;        /* out: NULL, or [rows, cols] i32, i64: 0 for the highest score; -1 in rows
+                                that are ignored or not finite */
+} slg_uskd_opts;
+
+SLG_API void slg_uskd_opts_init(slg_uskd_opts *opts, size_t size);
+
+/*
+ * Universal self-knowledge distillation: soft labels without a teacher, from the student itself and from
+ * a weak head (logits v from an inner layer). With p = softmax(x), w = softmax(v):
+ *
+ *     P = p[t]^2 + 1 - mean over the batch of p[t]^2          target_loss = -P log p[t]
+ *     score[k] = w[k] / (1 - w[t] + 1e-6) + r[k] / (1 - r[t] + 1e-6)
+ *     Z[k] = 1 / (1 + rank of score[k]) over k != t, divided by their sum
+ *     other_loss = -sum_{k != t} Z[k] log P[k],  P[k] = softmax of x over k != t
+ *     weak_loss = -mu sum q log w,  q = (1 - smoothing) onehot(t) + smoothing / cols
+ *     loss = alpha target_loss + beta other_loss + weak_loss + cross_entropy (-log p[t]),  times row_weight
+ *
+ * P, Z and the ranks are constants to the gradients. Ties of scores: the lower class first.
+ * With labels as a matrix (mixup, cutmix) the two largest entries l1 >= l2 of a row are two targets:
+ * P = p^2 + l - batch mean of that place's p^2, 0 where l is; both are left out of the others, and the
+ * sums of w and r over both stand for w[t], r[t].
+ *
+ *   logits     in   [rows, cols] or an output layer
+ *   targets    in   index or prob, one of the two; teacher: the weak head's logits; row_weight
+ *   opts       in   NULL: the defaults. What its tensors point to is written.
+ *   out        out  see slg_loss_out; not NULL
+ *   grad       out  gradient of logits; NULL: not wanted
+ *   weak_grad  out  gradient of targets->teacher, dense or through its layer; NULL: not wanted
+ *
+ * One class, or with an index two: other_loss 0. One row: P = 1. The mean is over rows that are not
+ * ignored, without weights. A row of logits with NaN, +inf or nothing but -inf makes the mean NaN and with
+ * it the losses of all rows (give mean_square to prevent that); one of the weak head, its row alone. A class
+ * with -inf in x is left out of Z; one with -inf in v makes weak_loss +inf where q has mass on it.
+ *
+ * Cost: two reads of logits (one with mean_square given), one of the weak head's, a sort of the classes, in
+ * double; 16 floats of scratch a class and thread. Errors: as slg_distillation.
+ *
+ * Paper: as slg_nkd. Since 0.1.
+ */
+SLG_API slg_status slg_uskd(slg_ctx *ctx, const slg_logits *logits, const slg_targets *targets,
+                            const slg_uskd_opts *opts, slg_loss_out *out, slg_logits_grad *grad,
+                            slg_logits_grad *weak_grad);
+
 #ifdef __cplusplus
 }
 #endif

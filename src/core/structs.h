@@ -60,6 +60,7 @@
     S(slg_spherical_batch) \
     S(slg_spherical_layer_out) \
     S(slg_spherical_layer_info_t) \
+    S(slg_uskd_opts)         \
     S(slg_sgd_opts)          \
     S(slg_adamw_opts)
 

@@ -15,6 +15,8 @@
 #include "source.h"
 #include "targets.h"
 
+enum { LOSS_EXTRA = 4 };
+
 /*
  * One row, between its two passes. With class indices the reduction leaves the target out: so the
  * others' share of the probability keeps its relative precision when the target dominates.
@@ -42,12 +44,10 @@ typedef struct loss_row {
     double at_target;
     double more[4];       /* what the method's emit needs beside */
     float *dt;            /* for whole: the teacher's gradient; NULL where it is not wanted */
-    double extra[3];      /* what the method returns beside the loss, see loss_open_extra */
+    double extra[LOSS_EXTRA];    /* what the method returns beside the loss, see loss_open_extra */
 } loss_row;
 
 typedef struct loss_call loss_call;
-
-enum { LOSS_EXTRA = 3 };
 
 enum {
     LOSS_NO_LSE = 1, /* no log-sum-exp: the method's own reduce alone. NaN and infinities are its
@@ -139,6 +139,8 @@ slg_status loss_open_extra(loss_call *call, int i, const char *name, const slg_t
 
 /* For open: an input tensor of a method's options shares no memory with what is written. */
 slg_status loss_check_input(loss_call *call, const char *name, const slg_tensor *t);
+/* The check of the latter alone, for outputs of another shape. */
+slg_status loss_open_apart(loss_call *call, const char *name, const slg_tensor *t);
 
 /* Reads and checks the caller's out; for the engine. */
 slg_status loss_open_out(loss_call *call, const slg_loss_out *given, const slg_targets *targets,

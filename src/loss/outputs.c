@@ -64,26 +64,36 @@ slg_status loss_open_out(loss_call *c, const slg_loss_out *given, const slg_targ
     return SLG_OK;
 }
 
-slg_status loss_open_extra(loss_call *c, int i, const char *name, const slg_tensor *t)
+slg_status loss_open_apart(loss_call *c, const char *name, const slg_tensor *t)
 {
     slg_logits l;
-    slg_logits_grad g;
-    if (!t) return SLG_OK;
+    slg_logits_grad g, h;
     slg_logits_init(&l, sizeof l);
     slg_logits_grad_init(&g, sizeof g);
+    slg_logits_grad_init(&h, sizeof h);
     SLG_TRY(options_read(c->ctx, "logits", c->given_logits, &l, sizeof l));
     if (c->given_grad) SLG_TRY(options_read(c->ctx, "grad", c->given_grad, &g, sizeof g));
-    SLG_TRY(open_out_rows(c, name, t, c->given_targets, &l, &c->extra[i]));
-    slg_logits_grad h;
-    slg_logits_grad_init(&h, sizeof h);
     if (c->given_teacher_grad)
         SLG_TRY(options_read(c->ctx, "grad", c->given_teacher_grad, &h, sizeof h));
+    const slg_tensor *in[] = { l.dense, l.hidden, l.weight, l.bias, l.mask, l.row_temperature };
+    bool clash = targets_clash(c->given_targets, t);
+    for (size_t j = 0; j < sizeof in / sizeof *in; j++) clash = clash || shares(t, in[j]);
+    if (clash) return slg_fail(c->ctx, SLG_ERR_STRIDE, "%s overlaps an input", name);
     const slg_tensor *out[] = { g.dlogits, g.dhidden, g.dweight, g.dbias, c->out.loss, c->out.lse,
-                                h.dlogits, h.dhidden, h.dweight, h.dbias, c->extra_tensor[0],
-                                c->extra_tensor[1], c->extra_tensor[2] };
-    for (size_t j = 0; j < sizeof out / sizeof *out; j++)
-        if (shares(t, out[j]))
-            return slg_fail(c->ctx, SLG_ERR_STRIDE, "%s overlaps another output", name);
+                                h.dlogits, h.dhidden, h.dweight, h.dbias };
+    for (size_t j = 0; j < sizeof out / sizeof *out; j++) clash = clash || shares(t, out[j]);
+    for (int j = 0; j < LOSS_EXTRA; j++) clash = clash || shares(t, c->extra_tensor[j]);
+    if (clash) return slg_fail(c->ctx, SLG_ERR_STRIDE, "%s overlaps another output", name);
+    return SLG_OK;
+}
+
+slg_status loss_open_extra(loss_call *c, int i, const char *name, const slg_tensor *t)
+{
+    if (!t) return SLG_OK;
+    SLG_TRY(tensor_out(c->ctx, name, t, DT_F32 | DT_F64, 1, 1));
+    SLG_TRY(tensor_shape_is(c->ctx, name, t, 1, &c->src.rows));
+    SLG_TRY(loss_open_apart(c, name, t));
+    c->extra[i] = rows_per_row(t);
     c->extra_tensor[i] = t;
     return SLG_OK;
 }
