@@ -243,14 +243,10 @@ static slg_status carry(slg_spherical_layer *l, double *gamma_v)
     return SLG_OK;
 }
 
+/* Its matrices, vectors and gamma lie end to end. */
 static bool batch_bounded(const layer_batch *b, int64_t d)
 {
-    const double *const matrices[] = { b->hq, b->hu, b->e, b->dh };
-    const double *const vectors[] = { b->s, b->q, b->loss, b->alpha, b->beta, b->gamma_sum };
-    bool good = bounded(b->rows * b->slots, b->gamma);
-    for (size_t i = 0; i < 4; i++) good = good && bounded(b->rows * d, matrices[i]);
-    for (size_t i = 0; i < 6; i++) good = good && bounded(b->rows, vectors[i]);
-    return good;
+    return bounded(5 * b->rows * d + 7 * b->rows + b->rows * b->slots, b->h);
 }
 
 slg_status layer_evaluate(slg_spherical_layer *l, const slg_spherical_batch *given)
@@ -357,7 +353,7 @@ static slg_status solve_wide(slg_spherical_layer *l, layer_step *t)
     return blas_dgemm(ctx, false, false, m, d, d, 1, b->h, d, t->p, d, 0, t->x, d);
 }
 
-/* Merges runs: slots by class, in order of slots within a class. */
+/* By merging runs: slots by class, and in order within one. */
 static void sort_slots(const layer_batch *b, int64_t n, int64_t *order, int64_t *other)
 {
     for (int64_t width = 1; width < n; width *= 2) {
