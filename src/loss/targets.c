@@ -68,14 +68,12 @@ static double row_sum(const kernel_table *k, const rows *m, int64_t row, float l
     for (int64_t c = 0; c < m->cols; c += KERNEL_BLOCK) {
         int64_t n = m->cols - c < KERNEL_BLOCK ? m->cols - c : KERNEL_BLOCK;
         const float *q = rows_fetch(k, m, row, c, n, scratch);
-        float least = 0, most = 0, total = 0;
-        for (int64_t i = 0; i < n; i++) {
-            least = q[i] < least ? q[i] : least;
-            most = q[i] > most ? q[i] : most;
-            total += q[i];
-        }
-        if (least < 0 || most > limit) return NAN;
-        sum += (double)total;
+        double sums[3];
+        k->live_sums((size_t)n, q, NULL, 0.0f, sums); /* of q; -inf is left out, and seen below */
+        sum += sums[0];
+        int out = 0; /* branch-free, so that compilers make vectors of it */
+        for (int64_t i = 0; i < n; i++) out |= (q[i] < 0) | (q[i] > limit);
+        if (out) return NAN;
     }
     return sum;
 }
