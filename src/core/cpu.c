@@ -67,10 +67,3 @@ int32_t cpu_available(slg_ctx *ctx)
     if (count < 1) count = (int)sysconf(_SC_NPROCESSORS_ONLN);
     return count < 1 ? 1 : count;
 }
-
-bool cpu_fast_l3(void)
-{
-    if (!cpuinfo_initialize() || cpuinfo_get_cores_count() == 0) return false;
-    enum cpuinfo_vendor vendor = cpuinfo_get_core(0)->vendor;
-    return vendor == cpuinfo_vendor_amd || vendor == cpuinfo_vendor_hygon;
-}

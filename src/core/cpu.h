@@ -16,10 +16,6 @@ typedef struct cpu_caches_t {
 } cpu_caches_t;
 cpu_caches_t cpu_caches(void);
 
-/* AMD: ordinary stores into the L3 are faster than streaming stores to memory. On Intel's servers
-   it is the other way round. */
-bool cpu_fast_l3(void);
-
 /* Copies the processor's name, without commas (it is printed as CSV); "unknown" where it is. */
 void cpu_name(char *name, size_t size);
 

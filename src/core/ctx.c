@@ -296,7 +296,6 @@ static slg_status configure(slg_ctx *ctx, const slg_ctx_opts *given, slg_ctx_opt
     ctx->l1_bytes = caches.l1 ? caches.l1 : 32 << 10;
     ctx->l2_bytes = caches.l2 ? caches.l2 : 512 << 10;
     ctx->l3_bytes = caches.l3 ? caches.l3 : 8 << 20;
-    ctx->fast_l3 = cpu_fast_l3();
     cpu_name(ctx->cpu_name, sizeof ctx->cpu_name);
     return SLG_OK;
 }

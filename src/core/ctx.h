@@ -36,8 +36,6 @@ struct slg_ctx {
     arena arena;
     size_t l1_bytes, l2_bytes; /* of one core; never 0: a usual size where unknown */
     size_t l3_bytes;           /* all that a core reaches; never 0 */
-    bool fast_l3;              /* an L3 that ordinary stores reach faster than streaming stores
-                                  reach memory (AMD); see docs/performance.md */
 
     void *(*alloc)(void *user, size_t alignment, size_t size);
     void (*free)(void *user, void *memory);

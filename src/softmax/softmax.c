@@ -482,13 +482,13 @@ static bool small_call(slg_ctx *ctx, const slg_tensor *x, slg_tensor *y)
 
 /*
  * Up to how many bytes of x and y one exp an element, stored and scaled afterwards, beats two and
- * streaming stores (measured): the slower exp is beside memory, the more.
+ * streaming stores (measured, with an output that is not in the cache): the slower exp is beside
+ * memory, the more.
  */
 static double one_exp_bytes(const slg_ctx *ctx)
 {
     if (ctx->isa == SLG_ISA_PORTABLE) return HUGE_VAL;
-    if (ctx->isa == SLG_ISA_AVX2) return (double)ctx->l3_bytes;
-    return ctx->fast_l3 ? 0.75 * (double)ctx->l3_bytes : (double)ctx->l2_bytes;
+    return ctx->isa == SLG_ISA_AVX2 ? (double)ctx->l3_bytes / 4 : (double)ctx->l2_bytes;
 }
 
 static slg_status run(job *j, bool reread, bool in_place)

@@ -53,7 +53,6 @@ static inline slg_ctx *new_ctx(int32_t isa, int32_t threads)
 static inline slg_ctx *without_caches(slg_ctx *ctx)
 {
     ctx->l2_bytes = ctx->l3_bytes = 1 << 14;
-    ctx->fast_l3 = false;
     ctx->isa = SLG_ISA_AVX512; /* of the choice alone: the kernels stay */
     return ctx;
 }
