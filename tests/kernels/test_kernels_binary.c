@@ -1,0 +1,203 @@
+/*
+ * Class by class, with a sigmoid: binary cross-entropy and divergences.
+ */
+#include "kernel_spec.h"
+
+static double softplus(double a) { return fmax(a, 0) + log1p(exp(-fabs(a))); }
+static double sigmoid(double a) { return a > 0 ? 1 / (1 + exp(-a)) : exp(a) / (1 + exp(a)); }
+
+/* Sums of a block that float32 cannot hold: the caller adds up class by class. */
+static void note_sum(const call *c, worst_t *w, double sum)
+{
+    if (!(sum > 1e38)) note(w, 0, c->got[0], sum, sum + 1e-35);
+}
+
+/* Probabilities in x1, weights in x2 and x3, with zeros and ones among them. */
+static void labels(const call *c)
+{
+    for (int j = 1; j < 4; j++)
+        for (size_t i = 0; i < c->n; i++) {
+            float *v = (float *)c->in[j] + i;
+            *v = (float)sigmoid((double)*v);
+            if (i % 7 == (size_t)j) *v = 0;
+            if (i % 7 == 2) *v = 1;
+        }
+}
+
+static const float *weight_of(const call *c, int i)
+{
+    return c->variant & (1 << (i - 2)) ? in(c, i) : NULL;
+}
+static float bce_inv(const call *c) { return c->variant < 4 ? 1.0f : 0.4f; }
+
+static void run_bce(const kernel_table *k, call *c)
+{
+    c->got[0] = k->bce(c->n, in(c, 0), bce_inv(c), in(c, 1), weight_of(c, 2), weight_of(c, 3));
+}
+
+static void run_bce_emit(const kernel_table *k, call *c)
+{
+    k->bce_emit(c->n, in(c, 0), bce_inv(c), in(c, 1), weight_of(c, 2), weight_of(c, 3), -0.75f,
+                out(c, 0), store_of(c));
+}
+
+/* z, and the weights of softplus(-z) and softplus(z). False for a weight of 0. */
+static bool bce_terms(const call *c, size_t i, double *z, double *up, double *down)
+{
+    const float *pos = weight_of(c, 2), *w = weight_of(c, 3);
+    double q = (double)in(c, 1)[i], all = w ? (double)w[i] : 1;
+    *z = (double)(in(c, 0)[i] * bce_inv(c));
+    *up = all * (pos ? (double)pos[i] : 1) * q;
+    *down = all * (1 - q);
+    return all != 0;
+}
+
+static void check_bce(const call *c, worst_t *w)
+{
+    double sum = 0, z, up, down;
+    for (size_t i = 0; i < c->n; i++) {
+        if (!bce_terms(c, i, &z, &up, &down)) continue;
+        if (up != 0) sum += up * softplus(-z);
+        if (down != 0) sum += down * softplus(z);
+        if (isnan(z)) sum = NAN;
+    }
+    note_sum(c, w, sum);
+}
+
+static void check_bce_emit(const call *c, worst_t *w)
+{
+    double z, up, down;
+    for (size_t i = 0; i < c->n; i++) {
+        bool live = bce_terms(c, i, &z, &up, &down);
+        double on = live ? down * sigmoid(z) : 0, off = live ? up * sigmoid(-z) : 0;
+        note(w, i, (double)out(c, 0)[i], -0.75 * (on - off), fabs(on) + fabs(off) + FLUSHED);
+    }
+}
+
+SPEC(bce, .variants = 8, .in = { F4, F4, F4, F4 }, .special = { ANY_VALUE }, .prepare = labels);
+SPEC(bce_emit, .variants = 8, .in = { F4, F4, F4, F4 }, .out = { F4 }, .special = { ANY_VALUE },
+     .alias = { 1 }, .prepare = labels);
+
+static logit_pair logit_pair_of(const call *c)
+{
+    static const logit_pair pairs[] = { { 0.5f, 0.5f, 1 }, { 1, 1, 1 }, { 0.25f, 0.5f, 0.5f } };
+    return pairs[c->variant % 3];
+}
+
+/* Far apart, near each other, equal. */
+static void teacher_like(const call *c)
+{
+    const float *x = c->in[0];
+    float *y = c->in[1];
+    for (size_t i = 0; i < c->n; i++) {
+        if (!isfinite(x[i]) || !isfinite(y[i])) continue;
+        if (i % 3 == 1) y[i] = (float)((double)x[i] * (1 + 1e-4 * (double)y[i]));
+        if (i % 17 == 2) y[i] = x[i];
+    }
+}
+
+/* The difference as float32 has it: it may overflow there. */
+static double apart(const call *c, size_t i)
+{
+    const logit_pair p = logit_pair_of(c);
+    return (double)((in(c, 0)[i] * p.ratio - in(c, 1)[i]) * p.inv_y);
+}
+
+static void run_log_cosh(const kernel_table *k, call *c)
+{
+    const logit_pair p = logit_pair_of(c);
+    c->got[0] = k->log_cosh(c->n, in(c, 0), in(c, 1), &p);
+}
+
+static void check_log_cosh(const call *c, worst_t *w)
+{
+    double sum = 0;
+    for (size_t i = 0; i < c->n; i++) {
+        double d = apart(c, i), s = sinh(d / 4);
+        sum += fabs(d) < 2 ? log1p(2 * s * s) : fabs(d) / 2 + log1p(exp(-fabs(d))) - log(2);
+    }
+    note_sum(c, w, sum);
+}
+
+static void run_tanh_emit(const kernel_table *k, call *c)
+{
+    const logit_pair p = logit_pair_of(c);
+    k->tanh_emit(c->n, in(c, 0), in(c, 1), &p, 1.5f, out(c, 0), store_of(c));
+}
+
+static void check_tanh_emit(const call *c, worst_t *w)
+{
+    for (size_t i = 0; i < c->n; i++) {
+        double want = 1.5 * tanh(apart(c, i) / 2);
+        note(w, i, (double)out(c, 0)[i], want, fabs(want) + FLUSHED);
+    }
+}
+
+static void run_binary_kl(const kernel_table *k, call *c)
+{
+    const logit_pair p = logit_pair_of(c);
+    c->got[0] = k->binary_kl(c->n, in(c, 0), in(c, 1), &p);
+}
+
+/* By log1p((1 - q) expm1(d)) - (1 - q) d of what is small; long double carries the cancellation. */
+static double kl_of(const call *c, size_t i)
+{
+    const logit_pair p = logit_pair_of(c);
+    long double a = in(c, 0)[i] * p.inv_x, b = in(c, 1)[i] * p.inv_y;
+    if (in(c, 0)[i] * p.ratio == in(c, 1)[i]) return 0;
+    if (isnan(a) || isnan(b)) return NAN;
+    if (isinf(a)) return INFINITY;
+    if (b > 0) a = -a, b = -b;
+    if (b < -11000) return softplus((double)a); /* q is 0 in long double too */
+    long double q = expl(b) / (1 + expl(b)), d = a - b;
+    if (fabsl(d) < 1e-3L) {
+        long double v = q * (1 - q);
+        return (double)(v * d * d * (0.5L + (1 - 2 * q) * d / 6 + (1 - 6 * v) * d * d / 24));
+    }
+    if (a <= 80) return (double)(log1pl(q * expm1l(d)) - (q > 0 ? q * d : 0));
+    return (double)((1 - q) * a + (q > 0 ? q * b : 0) - log1pl(expl(b)));
+}
+
+static void check_binary_kl(const call *c, worst_t *w)
+{
+    double sum = 0;
+    for (size_t i = 0; i < c->n; i++) sum += kl_of(c, i);
+    note_sum(c, w, sum);
+}
+
+static void run_binary_kl_emit(const kernel_table *k, call *c)
+{
+    const logit_pair p = logit_pair_of(c);
+    k->binary_kl_emit(c->n, in(c, 0), in(c, 1), &p, -2.0f, out(c, 0), store_of(c));
+}
+
+/* Relative to the difference itself, however near the two are. */
+static void check_binary_kl_emit(const call *c, worst_t *w)
+{
+    const logit_pair p = logit_pair_of(c);
+    for (size_t i = 0; i < c->n; i++) {
+        double a = (double)(in(c, 0)[i] * p.inv_x), b = (double)(in(c, 1)[i] * p.inv_y);
+        double d = apart(c, i), want;
+        if (in(c, 0)[i] * p.ratio == in(c, 1)[i])
+            want = 0;
+        else if (d > 0 || isnan(d))
+            want = sigmoid(a) * sigmoid(-b) * -expm1(-d);
+        else
+            want = sigmoid(-a) * sigmoid(b) * expm1(d);
+        /* Of arguments that are large the rounding shows in the exponential. */
+        double size =
+            isfinite(a) && isfinite(b) ? 1 + 0.5 * (fmin(fabs(a), 90) + fmin(fabs(b), 90)) : 1;
+        note(w, i, (double)out(c, 0)[i], -2 * want, 2 * fabs(want) * size + FLUSHED);
+    }
+}
+
+SPEC(log_cosh, .variants = 3, .in = { F4, F4 }, .special = { ANY_VALUE, ANY_VALUE },
+     .prepare = teacher_like);
+SPEC(tanh_emit, .variants = 6, .in = { F4, F4 }, .out = { F4 },
+     .special = { ANY_VALUE, ANY_VALUE }, .alias = { 3 }, .prepare = teacher_like);
+SPEC(binary_kl, .variants = 3, .in = { F4, F4 }, .special = { ANY_VALUE, ANY_VALUE },
+     .prepare = teacher_like);
+SPEC(binary_kl_emit, .variants = 6, .in = { F4, F4 }, .out = { F4 },
+     .special = { ANY_VALUE, ANY_VALUE }, .alias = { 3 }, .prepare = teacher_like);
+
+KERNEL_TESTS(BINARY)

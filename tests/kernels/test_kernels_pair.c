@@ -1,0 +1,223 @@
+/*
+ * Exponentials of a row beside another: divergences and their gradients.
+ */
+#include "exp_spec.h"
+
+static double other_of(const call *c, size_t i)
+{
+    return c->variant % 2 ? 0.75 : (double)in(c, 1)[i];
+}
+
+static void run_lse_dot(const kernel_table *k, call *c)
+{
+    const exp_arg arg = arg_of(c);
+    const float *y = c->variant % 2 ? NULL : in(c, 1);
+    lse_part p = LSE_EMPTY;
+    double dot[2] = { 0, 0 };
+    size_t piece = c->variant < 6 ? 0 : c->n / 3; /* a row may come in pieces */
+    k->lse_dot(piece, in(c, 0), y, 0.75f, &arg, &p, dot);
+    k->lse_dot(c->n - piece, in(c, 0) + piece, y ? y + piece : NULL, 0.75f, &arg, &p, dot);
+    c->got[0] = p.sum, c->got[1] = (double)p.ref, c->got[2] = dot[0], c->got[3] = dot[1];
+}
+
+static void check_lse_dot(const call *c, worst_t *w)
+{
+    const exp_arg arg = arg_of(c);
+    const float *x = in(c, 0), max = max_of(x, c->n);
+    if (has_nan(x, c->n)) {
+        note(w, 0, c->got[0], NAN, 1);
+        return;
+    }
+    if (fabs((double)max * (double)arg.log2e_t) > (double)EXP_LIMIT && max != -INFINITY) return;
+    if (max == -INFINITY) {
+        note(w, 0, c->got[0], 0, 1), note(w, 1, c->got[2], 0, 1);
+        return;
+    }
+    double sum = 0, first = 0, second = 0, size = 0;
+    for (size_t i = 0; i < c->n; i++) {
+        double p = x[i] == -INFINITY ? 0 : exp(reduced(c, x[i]) - reduced(c, max));
+        double v = p == 0 ? 0 : (double)x[i] - other_of(c, i);
+        sum += p, first += p * v, second += p * v * v, size += p * fabs(v);
+    }
+    note(w, 0, log(c->got[0]) + c->got[1] * arg.unit, lse_of(sum_of(c, x, reduced)), 1);
+    note(w, 1, c->got[2] / c->got[0], first / sum, size / sum + FLUSHED);
+    note(w, 2, c->got[3] / c->got[0], second / sum, second / sum + FLUSHED);
+}
+
+SPEC(lse_dot, .variants = 12, .in = { F4, F4 }, .special = { NOT_ABOVE & ~A_NAN, ZEROS | TINY },
+     .prepare = logits);
+
+/* The same of y - shift. NaN and infinities of y where p is not 0 are left to the modules. */
+static void run_lse_cross(const kernel_table *k, call *c)
+{
+    const exp_arg arg = arg_of(c);
+    lse_part p = LSE_EMPTY;
+    double dot[2] = { 0, 0 };
+    size_t piece = c->variant < 6 ? 0 : c->n / 3;
+    k->lse_cross(piece, in(c, 0), in(c, 1), 0.75f, &arg, &p, dot);
+    k->lse_cross(c->n - piece, in(c, 0) + piece, in(c, 1) + piece, 0.75f, &arg, &p, dot);
+    c->got[0] = p.sum, c->got[1] = (double)p.ref, c->got[2] = dot[0], c->got[3] = dot[1];
+}
+
+static void check_lse_cross(const call *c, worst_t *w)
+{
+    const exp_arg arg = arg_of(c);
+    const float *x = in(c, 0), max = max_of(x, c->n);
+    if (has_nan(x, c->n)) {
+        note(w, 0, c->got[0], NAN, 1);
+        return;
+    }
+    if (fabs((double)max * (double)arg.log2e_t) > (double)EXP_LIMIT && max != -INFINITY) return;
+    if (max == -INFINITY) {
+        note(w, 0, c->got[0], 0, 1), note(w, 1, c->got[2], 0, 1);
+        return;
+    }
+    double sum = 0, first = 0, second = 0, size = 0;
+    for (size_t i = 0; i < c->n; i++) {
+        double p = x[i] == -INFINITY ? 0 : exp(reduced(c, x[i]) - reduced(c, max));
+        double v = p == 0 ? 0 : (double)in(c, 1)[i] - 0.75;
+        sum += p, first += p * v, second += p * v * v, size += p * fabs(v);
+    }
+    note(w, 0, log(c->got[0]) + c->got[1] * arg.unit, lse_of(sum_of(c, x, reduced)), 1);
+    note(w, 1, c->got[2] / c->got[0], first / sum, size / sum + FLUSHED);
+    note(w, 2, c->got[3] / c->got[0], second / sum, second / sum + FLUSHED);
+}
+
+SPEC(lse_cross, .variants = 12, .in = { F4, F4 },
+     .special = { NOT_ABOVE & ~A_NAN, ZEROS | TINY }, .prepare = logits);
+
+/* Of the second row, at its own place. */
+static exp_out second_of(const call *c)
+{
+    exp_out e = out_of(c);
+    float max = max_of(pristine[1], c->n);
+    e.a = -0.5f * e.a + 0.125f;
+    e.ref = isfinite(max) ? rintf((max - e.arg.pre) * e.arg.log2e_t) : 0.0f;
+    e.ref = fmaxf(fminf(e.ref, EXP_LIMIT), -EXP_LIMIT);
+    e.c = 0;
+    return e;
+}
+
+static double part_of(const call *c, const exp_out *e, float x)
+{
+    return x == -INFINITY ? 0
+                          : (double)e->a * exp(reduced(c, x) - (double)e->ref * e->arg.unit);
+}
+
+static void run_exp_emit2(const kernel_table *k, call *c)
+{
+    exp_out ex = out_of(c);
+    const exp_out ey = second_of(c);
+    ex.c = 0;
+    k->exp_emit2(c->n, in(c, 0), &ex, in(c, 1), &ey, out(c, 0), store_of(c));
+}
+
+static void check_exp_emit2(const call *c, worst_t *w)
+{
+    const exp_out ex = out_of(c), ey = second_of(c);
+    double least = BOUND_zero * (fmax(1, fabs((double)ex.a)) + fmax(1, fabs((double)ey.a)));
+    for (size_t i = 0; i < c->n; i++) {
+        double p = part_of(c, &ex, in(c, 0)[i]), q = part_of(c, &ey, in(c, 1)[i]);
+        if (in(c, 0)[i] == -INFINITY)
+            note(w, i, (double)out(c, 0)[i], 0, 0);
+        else
+            note(w, i, (double)out(c, 0)[i], p + q, fabs(p) + fabs(q) + least * 0x1p24);
+    }
+}
+
+SPEC(exp_emit2, .variants = 14, .in = { F4, F4 }, .out = { F4 },
+     .special = { NOT_ABOVE, NOT_ABOVE }, .alias = { 3 }, .prepare = logits);
+
+/* Probabilities of row i: at most 1. */
+static exp_out share_of(const call *c, int i)
+{
+    exp_out e = { .arg = arg_of(c), .a = i ? 0.5f : 0.25f };
+    float max = max_of(pristine[i], c->n);
+    if (isfinite(max)) e.ref = rintf((max - e.arg.pre) * e.arg.log2e_t);
+    e.ref = fmaxf(fminf(e.ref, EXP_LIMIT), -EXP_LIMIT);
+    return e;
+}
+
+/* Not the extremes: the library keeps it within 0.001 of them. */
+static double js_share(const call *c) { return c->variant % 3 ? 0.5 : 0.0625; }
+
+static double log_over_mean(double p, double q, double share)
+{
+    return p > 0x1p-100 ? log(p / (share * q + (1 - share) * p)) : 0;
+}
+
+static void run_js_sums(const kernel_table *k, call *c)
+{
+    const exp_out ex = share_of(c, 0), ey = share_of(c, 1);
+    double add[2] = { 1, 0 };
+    k->js_sums(c->n, in(c, 0), &ex, in(c, 1), &ey, (float)js_share(c), add);
+    c->got[0] = add[0], c->got[1] = add[1];
+}
+
+static void check_js_sums(const call *c, worst_t *w)
+{
+    const exp_out ex = share_of(c, 0), ey = share_of(c, 1);
+    double first = 1, second = 0, size[2] = { 1, 1 }, s = js_share(c);
+    for (size_t i = 0; i < c->n; i++) {
+        double p = part_of(c, &ex, in(c, 0)[i]), q = part_of(c, &ey, in(c, 1)[i]);
+        if (!(p <= 1 && q <= 1)) return; /* beyond EXP_LIMIT: modules do not ask for it */
+        first += p * log_over_mean(p, q, s), second += q * log_over_mean(q, p, 1 - s);
+        size[0] += p * (1 + fabs(log_over_mean(p, q, s)));
+        size[1] += q * (1 + fabs(log_over_mean(q, p, 1 - s)));
+    }
+    note(w, 0, c->got[0], first, size[0]), note(w, 1, c->got[1], second, size[1]);
+}
+
+SPEC(js_sums, .variants = 14, .in = { F4, F4 },
+     .special = { NOT_ABOVE & ~A_NAN, NOT_ABOVE & ~A_NAN }, .prepare = logits);
+
+static void run_js_emit(const kernel_table *k, call *c)
+{
+    const exp_out ex = share_of(c, 0), ey = share_of(c, 1);
+    k->js_emit(c->n, in(c, 0), &ex, in(c, 1), &ey, (float)js_share(c), 0.75f, -0.25f, out(c, 0),
+               store_of(c));
+}
+
+static void check_js_emit(const call *c, worst_t *w)
+{
+    const exp_out ex = share_of(c, 0), ey = share_of(c, 1);
+    for (size_t i = 0; i < c->n; i++) {
+        double p = part_of(c, &ex, in(c, 0)[i]), q = part_of(c, &ey, in(c, 1)[i]);
+        if (!(p <= 1 && q <= 1)) continue;
+        double log_p = log_over_mean(p, q, js_share(c));
+        note(w, i, (double)out(c, 0)[i], p * (0.75 * log_p - 0.25),
+             p * (1 + 0.75 * fabs(log_p)) + 0x1p-74);
+    }
+}
+
+SPEC(js_emit, .variants = 14, .in = { F4, F4 }, .out = { F4 },
+     .special = { NOT_ABOVE & ~A_NAN, NOT_ABOVE & ~A_NAN }, .alias = { 3 }, .prepare = logits);
+
+static void run_exp_emit_linear(const kernel_table *k, call *c)
+{
+    const exp_out e = out_of(c);
+    const float *y = c->variant % 2 ? NULL : in(c, 1);
+    k->exp_emit_linear(c->n, in(c, 0), &e, q_factor, y, 0.75f, out(c, 0),
+                       c->variant % 4 < 2 ? STORE_CACHED : STORE_STREAM);
+}
+
+static void check_exp_emit_linear(const call *c, worst_t *w)
+{
+    const exp_out e = out_of(c);
+    double least = BOUND_zero * fmax(1, fabs((double)e.a));
+    for (size_t i = 0; i < c->n; i++) {
+        float x = in(c, 0)[i];
+        double p = part_of(c, &e, x), v = (double)x - other_of(c, i);
+        double line = (double)e.c + (double)q_factor * v,
+               size = fabs((double)e.c) + fabs((double)q_factor * v);
+        if (x == -INFINITY || p == 0)
+            note(w, i, (double)out(c, 0)[i], 0, 0);
+        else if (fabs(p) >= least)
+            note(w, i, (double)out(c, 0)[i], p * line, fabs(p) * size + FLUSHED);
+    }
+}
+
+SPEC(exp_emit_linear, .variants = 14, .in = { F4, F4 }, .out = { F4 },
+     .special = { NOT_ABOVE & ~A_NAN, ANY_FINITE }, .alias = { 3 }, .prepare = logits);
+
+KERNEL_TESTS(PAIR)

@@ -1,0 +1,150 @@
+/*
+ * Sums and searches.
+ */
+#include "kernel_spec.h"
+
+static void run_max(const kernel_table *k, call *c)
+{
+    c->got[0] = (double)k->max(c->n, in(c, 0));
+}
+
+static void check_max(const call *c, worst_t *w)
+{
+    if (has_nan(in(c, 0), c->n)) return;
+    note(w, 0, c->got[0], (double)max_of(in(c, 0), c->n), 0);
+}
+
+SPEC(max, .variants = 1, .in = { F4 }, .special = { ANY_VALUE });
+
+/* What is looked for: something of the row, at several places; or of no row. */
+static float sought(const call *c)
+{
+    const float *x = pristine[0];
+    if (c->variant == 3 || c->n == 0) return 1e30f;
+    return x[c->variant == 0 ? 0 : c->variant == 1 ? c->n - 1 : c->n / 2];
+}
+
+static void run_find(const kernel_table *k, call *c)
+{
+    c->got[0] = (double)k->find(c->n, in(c, 0), sought(c));
+}
+
+static void check_find(const call *c, worst_t *w)
+{
+    const float value = sought(c);
+    size_t i = 0;
+    while (i < c->n && in(c, 0)[i] != value) i++;
+    note(w, 0, c->got[0], (double)i, 0);
+}
+
+static void few_values(const call *c) /* so that the first of several is asked for */
+{
+    float *x = c->in[0];
+    for (size_t i = 0; i < c->n; i++) x[i] = rintf(x[i] * 20) + 1000;
+}
+
+SPEC(find, .variants = 4, .in = { F4 }, .special = { ANY_VALUE & ~TINY },
+     .prepare = few_values);
+
+static const float shifts[] = { 0.0f, 1.5f };
+
+static void run_dot(const kernel_table *k, call *c)
+{
+    c->got[0] = k->dot(c->n, in(c, 0), in(c, 1), shifts[c->variant]);
+}
+
+static void check_dot(const call *c, worst_t *w)
+{
+    double sum = 0, scale = 0;
+    for (size_t i = 0; i < c->n; i++) {
+        double x = (double)in(c, 0)[i], y = (double)in(c, 1)[i], s = (double)shifts[c->variant];
+        if (fabs(x) < (double)FLT_MIN) continue; /* read as 0 */
+        sum += x * (y - s), scale += fabs(x) * (fabs(y) + fabs(s));
+    }
+    if (scale > 3e38 && !isnan(sum)) return; /* overflows within a block */
+    note(w, 0, c->got[0], sum, scale + (double)c->n * FLUSHED);
+}
+
+SPEC(dot, .variants = 2, .in = { F4, F4 }, .special = { ANY_VALUE, ANY_VALUE },
+     .prepare = probabilities);
+
+static void run_live_sums(const kernel_table *k, call *c)
+{
+    const float *w = c->variant & 1 ? in(c, 1) : NULL;
+    k->live_sums(c->n, in(c, 0), w, shifts[c->variant / 2], c->got);
+}
+
+static void check_live_sums(const call *c, worst_t *w)
+{
+    double sum[3] = { 0 }, scale[2] = { 0 };
+    for (size_t i = 0; i < c->n; i++) {
+        double x = (double)in(c, 0)[i], u = c->variant & 1 ? (double)in(c, 1)[i] : 1;
+        double s = (double)shifts[c->variant / 2];
+        if (x == -INFINITY) continue;
+        if (fabs(u) < (double)FLT_MIN) u = 0;
+        sum[0] += u == 0 ? 0 : u * (x - s),
+            scale[0] += u == 0 ? 0 : fabs(u) * (fabs(x) + fabs(s));
+        sum[1] += u, scale[1] += fabs(u);
+        sum[2]++;
+    }
+    for (size_t i = 0; i < 2; i++)
+        if (!(scale[i] > 3e38) || isnan(sum[i]))
+            note(w, i, c->got[i], sum[i], scale[i] + (double)c->n * FLUSHED);
+    note(w, 2, c->got[2], sum[2], 0);
+}
+
+SPEC(live_sums, .variants = 4, .in = { F4, F4 }, .special = { ANY_VALUE, ANY_VALUE },
+     .prepare = log_probabilities);
+
+static void run_moments(const kernel_table *k, call *c) { k->moments(c->n, in(c, 0), c->got); }
+
+/* Entries near each other, with an offset, an outlier; tiny or huge. */
+static void offsets(const call *c)
+{
+    static const double scale[] = { 1, 1e-3, 1e-25, 1e30, 1 }, offset[] = { 0, 1000, 0, 0, 1 };
+    float *x = c->in[0];
+    for (size_t i = 0; i < c->n; i++)
+        x[i] = (float)(offset[c->variant] + scale[c->variant] * (double)x[i]);
+    if (c->variant == 4 && c->n > 2) x[0] = 1e4f;
+}
+
+static void check_moments(const call *c, worst_t *w)
+{
+    static long double x[MAX_N];
+    long double mean = 0, spread = 0, most = 0;
+    for (size_t i = 0; i < c->n; i++) {
+        x[i] = (long double)in(c, 0)[i];
+        if (fabsl(x[i]) < (long double)FLT_MIN) x[i] = 0; /* read as 0 */
+        mean += x[i] - x[0];
+        if (fabsl(x[i]) > most) most = fabsl(x[i]);
+    }
+    if (c->n) mean = x[0] + mean / (long double)c->n;
+    for (size_t i = 0; i < c->n; i++) spread += (x[i] - mean) * (x[i] - mean);
+    if (!(fabsl(spread) <= 1e300L)) spread = NAN; /* an infinity */
+    note(w, 1, c->got[1], (double)spread, (double)spread + 1e-30 * (double)(most * most));
+    if (isfinite(c->got[1])) note(w, 0, c->got[0], (double)mean, (double)most + 1e-300);
+}
+
+SPEC(moments, .variants = 5, .in = { F4 }, .special = { ANY_VALUE }, .prepare = offsets);
+
+static void run_dots(const kernel_table *k, call *c)
+{
+    k->dots(c->n, in(c, 0), in(c, 1), c->got);
+}
+
+static void check_dots(const call *c, worst_t *w)
+{
+    long double s[3] = { 0 }, size = 0;
+    for (size_t i = 0; i < c->n; i++) {
+        double x = flushed(in(c, 0)[i]), y = flushed(in(c, 1)[i]);
+        s[0] += x * y, s[1] += x * x, s[2] += y * y;
+        size += fabs(x * y);
+    }
+    note(w, 0, c->got[0], (double)s[0], (double)size + 1e-60);
+    note(w, 1, c->got[1], (double)s[1], (double)s[1] + 1e-60);
+    note(w, 2, c->got[2], (double)s[2], (double)s[2] + 1e-60);
+}
+
+SPEC(dots, .variants = 1, .in = { F4, F4 }, .special = { ANY_VALUE, ANY_VALUE });
+
+KERNEL_TESTS(SUMS)
