@@ -170,7 +170,7 @@ void run_binary_kl_emit(const kernels &k, buffers &b)
 }
 void run_log_emit(const kernels &k, buffers &b)
 {
-    const log_arg a = { 1.0f, 0.0f, 10.0f, 1e-7f, 0.0f };
+    const log_arg a = { 1.0f, 0.0f, 10.0f, 1e-7f, 0.0f, 1.0f };
     k.log_emit(b.n, b.x, &a, b.y, store(b));
 }
 void run_softmax_bwd(const kernels &k, buffers &b)

@@ -43,7 +43,7 @@ static void check_named(const call *c, worst_t *w, bool two_pass)
     const float *x = in(c, 0), max = max_of(x, c->n);
     const double factor = factors[c->variant];
     const bool nan = has_nan(x, c->n);
-    if (!c->got[0]) { /* it need not refuse a maximum just below its limit */
+    if (c->got[0] == 0) { /* it need not refuse a maximum just below its limit */
         bool may = c->n == 0 || nan || !isfinite(max) ||
                    (two_pass && fabs((double)max * factor) > 0x1p21 - 256);
         note(w, 0, may, 1, 0);

@@ -45,7 +45,7 @@ static void test_against_double(void **state)
         FOR_EACH_ISA(ctx, 1 + round % 3)
         {
             operands o;
-            operands_of(&p, type, SLG_F32, SLG_I64, SLG_I32, round % 4, &o);
+            operands_of(&p, type, SLG_F32, SLG_I64, SLG_I32, (enum layout)(round % 4), &o);
             tensor dx = matrix(type, p.rows, p.cols, CONTIGUOUS), m = vector(SLG_F64, p.rows, COL_GAPS);
             slg_loss_out out = loss_out(NULL, NULL);
             slg_logits_grad g = dense_grad(round % 2 ? &o.x.t : &dx.t);

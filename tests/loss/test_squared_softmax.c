@@ -50,7 +50,7 @@ static void one_round(int round, int64_t rows, int64_t cols, int32_t type, worst
         FOR_EACH_ISA(ctx, threads)
         {
             operands o;
-            operands_of(&p, type, type, SLG_I64, SLG_I32, round % 4, &o);
+            operands_of(&p, type, type, SLG_I64, SLG_I32, (enum layout)(round % 4), &o);
             tensor dx = matrix(type, rows, cols, COL_GAPS), losses = vector(SLG_F64, rows, CONTIGUOUS);
             tensor alone = vector(SLG_F64, rows, CONTIGUOUS);
             slg_squared_softmax_opts opts;

@@ -281,7 +281,7 @@ static void test_edges(void **state)
     for (int64_t i = 0; i < COUNT(edges); i++) {
         const struct edge *e = &edges[i];
         float d[4], p[4], lp[4], x[4];
-        double loss, most = 0;
+        double loss = NAN, most = 0;
         int32_t y = e->y;
         memcpy(x, e->x, sizeof x);
         const slg_tensor tx = slg_tensor_2d(x, SLG_F32, 1, 4),
@@ -332,8 +332,8 @@ static void test_no_collapse(void **state)
     static const float gaps[] = { 18, 40, 1e3f, 1e6f, 1e20f, 1e30f };
     FOR_EACH_ISA(ctx, 1)
     for (int64_t i = 0; i < COUNT(gaps); i++) {
-        float x[3] = { gaps[i], 0, 0 }, d[3], loss32;
-        double loss64, gap = (double)gaps[i];
+        float x[3] = { gaps[i], 0, 0 }, d[3], loss32 = NAN;
+        double loss64 = NAN, gap = (double)gaps[i];
         int32_t y = 0;
         volatile float single_sum = 1 + expf(-gaps[i]) + expf(-gaps[i]);
         volatile double double_sum = 1 + exp(-gap) + exp(-gap);

@@ -92,7 +92,7 @@ static void test_segments(void **state)
                 for (int64_t i = starts[where]; i < (all ? end : starts[where] + 1); i++)
                     p[all ? i : (starts[where] + end) / 2] = odd[v];
                 for (int c = 0; c < 2; c++) {
-                    double lse;
+                    double lse = NAN;
                     slg_tensor tl = slg_tensor_1d(&lse, SLG_F64, 1);
                     ok(slg_logsumexp(ctxs[c], &x.t, NULL, &tl));
                     const double want = truth_of(&x, 0, 1).lse;
@@ -131,7 +131,7 @@ static void test_end_of_range(void **state)
     slg_ctx *ctx = ctx_of(state);
     const float x[] = { 3e38f, -3e38f, 3e38f, -INFINITY };
     float y[4];
-    double lse;
+    double lse = NAN;
     slg_tensor tx = slg_tensor_1d(x, SLG_F32, 4), ty = slg_tensor_1d(y, SLG_F32, 4);
     slg_tensor tl = slg_tensor_1d(&lse, SLG_F64, 1);
     for (double t = 0.5; t < 5; t *= 2) {

@@ -272,7 +272,7 @@ static double value(const float *x, void *arg)
 {
     problem *p = arg;
     float y[FD];
-    double sum = 0, lse;
+    double sum = 0, lse = NAN;
     slg_tensor tx = slg_tensor_1d(x, SLG_F32, FD), ty = slg_tensor_1d(y, SLG_F32, FD);
     slg_tensor tl = slg_tensor_1d(&lse, SLG_F64, 1);
     if (p->function == 2) {

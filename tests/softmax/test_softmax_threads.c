@@ -300,7 +300,7 @@ static void test_mode_of_merge(void **state)
 {
     slg_ctx *ctx = ctx_of(state);
     const float m[] = { 1, 1.5f, 1 }, n[] = { 0, -100, 3e38f };
-    float m_out, n_out, lse;
+    float m_out = NAN, n_out = NAN, lse = NAN;
     slg_tensor tm = slg_tensor_1d(m, SLG_F32, 3), tn = slg_tensor_1d(n, SLG_F32, 3),
                to = slg_tensor_1d(&m_out, SLG_F32, 1);
     slg_tensor te = slg_tensor_1d(&n_out, SLG_F32, 1), tl = slg_tensor_1d(&lse, SLG_F32, 1);
