@@ -126,15 +126,15 @@ static void sample(task *k, double tau, int64_t (*y)[T])
             if (y[i][t - 1] == EOS) y[i][t] = EOS;
 }
 
-/* One of DRAWS raw samples an input, drawn by the probability that their utilities are turned into. */
-static double resample(task *k, const float *lp, int64_t (*all)[INPUTS][T], double alpha, double tau)
+/* log P of the first n samples of each input as candidates: [INPUTS][n]. */
+static float *candidates(task *k, const float *lp, int64_t (*all)[INPUTS][T], int n, double alpha,
+                         double tau)
 {
-    const int64_t n = (int64_t)INPUTS * DRAWS;
-    float *u = run_floats(k->r, (size_t)n);
-    int32_t *length = run_memory(k->r, (size_t)n * 4), *group = run_memory(k->r, (size_t)n * 4);
-    int64_t pick[INPUTS], y[INPUTS][T];
-    for (int64_t j = 0; j < n; j++) {
-        const int64_t i = j / DRAWS, *s = all[j % DRAWS][i];
+    const int64_t count = (int64_t)INPUTS * n;
+    float *u = run_floats(k->r, (size_t)count);
+    int32_t *length = run_memory(k->r, (size_t)count * 4), *group = run_memory(k->r, (size_t)count * 4);
+    for (int64_t j = 0; j < count; j++) {
+        const int64_t i = j / n, *s = all[j % n][i];
         group[j] = (int32_t)i;
         for (int64_t t = 0; t < T; t++) {
             u[j] += lp[(i * T + t) * CLASSES + s[t]];
@@ -145,13 +145,61 @@ static double resample(task *k, const float *lp, int64_t (*all)[INPUTS][T], doub
     slg_utility_transform_opts o;
     slg_utility_transform_opts_init(&o, sizeof o);
     o.length_power = alpha, o.temperature = tau;
-    slg_tensor tu = slg_tensor_1d(u, SLG_F32, n), tl = slg_tensor_1d(length, SLG_I32, n);
-    slg_tensor tg = slg_tensor_1d(group, SLG_I32, n), tp = slg_tensor_1d(pick, SLG_I64, INPUTS);
-    slg_tensor table = slg_tensor_2d(u, SLG_F32, INPUTS, DRAWS);
+    slg_tensor tu = slg_tensor_1d(u, SLG_F32, count), tl = slg_tensor_1d(length, SLG_I32, count);
+    slg_tensor tg = slg_tensor_1d(group, SLG_I32, count);
     must(k->r, k->ctx, slg_utility_transform(k->ctx, &tu, &tl, &tg, INPUTS, &o, &tu, NULL, NULL, NULL));
+    return u;
+}
+
+/* One of DRAWS raw samples an input, drawn by the probability that their utilities are turned into. */
+static double resample(task *k, const float *lp, int64_t (*all)[INPUTS][T], double alpha, double tau)
+{
+    int64_t pick[INPUTS], y[INPUTS][T];
+    float *u = candidates(k, lp, all, DRAWS, alpha, tau);
+    slg_tensor tp = slg_tensor_1d(pick, SLG_I64, INPUTS), table = slg_tensor_2d(u, SLG_F32, INPUTS, DRAWS);
     must(k->r, k->ctx, slg_utility_sample(k->ctx, &table, NULL, NULL, &k->draws, &tp));
     for (int i = 0; i < INPUTS; i++) memcpy(y[i], all[pick[i]][i], sizeof y[i]);
     return accuracy(k, y);
+}
+
+/*
+ * Minimum Bayes risk among the first n samples of each input. The gain is their agreement: tokens at
+ * the same place that are equal. The weights are P, or all equal.
+ */
+static double least_risk(task *k, const float *lp, int64_t (*all)[INPUTS][T], int n, bool weighted)
+{
+    static float gain[DRAWS * DRAWS], prob[DRAWS];
+    int64_t y[INPUTS][T], pick;
+    const float *u = candidates(k, lp, all, n, 1, 0.25);
+    slg_tensor tp = slg_tensor_1d(prob, SLG_F32, n), tg = slg_tensor_2d(gain, SLG_F32, n, n);
+    slg_tensor best = slg_tensor_1d(&pick, SLG_I64, 1);
+    for (int i = 0; i < INPUTS; i++) {
+        for (int a = 0; a < n; a++) {
+            prob[a] = weighted ? expf(u[i * n + a]) : 1.0f / (float)n;
+            for (int b = 0; b < n; b++) {
+                int same = 0;
+                for (int t = 0; t < T; t++) same += all[a][i][t] != EOS && all[a][i][t] == all[b][i][t];
+                gain[a * n + b] = (float)same / T;
+            }
+        }
+        must(k->r, k->ctx, slg_minimum_bayes_risk(k->ctx, &tp, &tg, NULL, &best));
+        memcpy(y[i], all[pick][i], sizeof y[i]);
+    }
+    return accuracy(k, y);
+}
+
+/* Claims of minimum Bayes risk: what the candidates are worth by themselves is raw. */
+static void least_risk_claims(task *k, const float *lp, int64_t (*all)[INPUTS][T], double raw)
+{
+    static const int counts[] = { 4, 16, DRAWS };
+    for (int i = 0; i < 3; i++)
+        for (int weighted = 0; weighted < 2; weighted++) {
+            char what[96];
+            snprintf(what, sizeof what, "minimum Bayes risk, %d candidates, %s: gain", counts[i],
+                     weighted ? "P (alpha 1, tau 0.25)" : "equal weights");
+            claim(k->r, what, "double digits", least_risk(k, lp, all, counts[i], weighted) - raw, "points",
+                  at_least(10));
+        }
 }
 
 static void run(run_t *r)
@@ -191,6 +239,7 @@ static void run(run_t *r)
           no_bar());
     claim(r, "one of 64 samples by P, alpha 1, tau 0.1: gain", "double digits",
           resample(k, lp, all, 1, 0.1) - raw, "points", at_least(20));
+    least_risk_claims(k, lp, all, raw);
 }
 
 const paper paper_07_utility_probability = { 7, "utility-probability",
