@@ -136,14 +136,16 @@ static double train_member(world *w, double tau, double noisy, uint64_t seed)
 static void members(world *w, int seeds)
 {
     static const double taus[] = { 0, 0.5, 1, 1.5, 1.7, 2 };
+    /* What the bars are on; a quick run trains no others. Seeds are not spared: of one seed alone the gap
+       under noise is 0.041 +- 0.013. */
+    static const bool barred[2][6] = { { true, false, true, true, false, true },
+                                       { false, false, true, true, false, false } };
+    const bool quick = run_quick(w->r);
     double y[2][6] = { { 0 } };
     for (int noisy = 0; noisy < 2; noisy++)
         for (int i = 0; i < 6; i++)
-            for (int s = 0; s < seeds; s++)
+            for (int s = 0; s < seeds && (barred[noisy][i] || !quick); s++)
                 y[noisy][i] += train_member(w, taus[i], noisy ? 0.4 : 0, (uint64_t)s + 1) / seeds;
-    figure(w->r, "Test accuracy, digits", "tau", "accuracy", 0);
-    series(w->r, "clean labels", 6, taus, y[0]);
-    series(w->r, "40% of labels redrawn", 6, taus, y[1]);
     claim(w->r, "clean, tau 1 (logistic)", "best on clean data", y[0][2], "", at_least(0.955));
     claim(w->r, "clean, tau 1.5 (generalised cross-entropy)", "close to it", y[0][3], "", at_least(0.955));
     double good = fmin(y[0][2], y[0][3]);
@@ -152,6 +154,10 @@ static void members(world *w, int seeds)
     claim(w->r, "clean, the worse of these above tau 2", "mean absolute error is clearly worse",
           good - y[0][5], "", at_least(0.05));
     claim(w->r, "noisy, tau 1.5 above tau 1", "", y[1][3] - y[1][2], "", at_least(0.03));
+    if (quick) return;
+    figure(w->r, "Test accuracy, digits", "tau", "accuracy", 0);
+    series(w->r, "clean labels", 6, taus, y[0]);
+    series(w->r, "40% of labels redrawn", 6, taus, y[1]);
     note(w->r, "clean, tau 0 .5 1 1.5 1.7 2: %.3f %.3f %.3f %.3f %.3f %.3f", y[0][0], y[0][1],
          y[0][2], y[0][3], y[0][4], y[0][5]);
     note(w->r, "noisy: %.3f %.3f %.3f %.3f %.3f %.3f", y[1][0], y[1][1], y[1][2], y[1][3], y[1][4],
@@ -334,7 +340,7 @@ static void run(run_t *r)
     load(w);
     w->net = mlp_of(r, 3, sizes);
     w->clean = mlp_pass_of(r, &w->net, ALL), w->moved = mlp_pass_of(r, &w->net, ALL);
-    members(w, run_quick(r) ? 1 : 3);
+    members(w, 3);
     robustness(w, run_quick(r) ? 1 : 2);
 }
 
