@@ -42,7 +42,7 @@ SLG_API void slg_sgd_opts_init(slg_sgd_opts *opts, size_t size);
 /*
  * AdamW, at step t = 1, 2, ..., with g = grad_scale * dw:
  *
- *     w = w (1 - lr * decay)                       where decoupled; else g = g + decay * w (Adam)
+ *     w = w (1 - lr * decay)             where decoupled; else g = g + decay * w (Adam)
  *     m = beta1 m + (1 - beta1) g
  *     v = beta2 v + (1 - beta2) g^2
  *     w = w - lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
@@ -93,8 +93,8 @@ SLG_API slg_status slg_optimizer_step(slg_optimizer *o, slg_tensor *w, const slg
  *
  *   w, dw  [count]  arrays of pointers to tensors
  */
-SLG_API slg_status slg_optimizer_step_list(slg_optimizer *o, int64_t count, slg_tensor *const *w,
-                                           const slg_tensor *const *dw);
+SLG_API slg_status slg_optimizer_step_list(slg_optimizer *o, int64_t count,
+                                           slg_tensor *const *w, const slg_tensor *const *dw);
 
 /* Learning rate of the next steps (a schedule sets it before each). Error: SLG_ERR_RANGE. */
 SLG_API slg_status slg_optimizer_set_lr(slg_optimizer *o, double lr);
@@ -109,8 +109,9 @@ SLG_API int64_t slg_optimizer_steps(const slg_optimizer *o);
 SLG_API slg_status slg_optimizer_reset(slg_optimizer *o);
 
 /*
- * State as bytes, little-endian, with kind, n and step in front and a checksum: imported into an
- * optimizer of the same kind, n and options it continues bit for bit. Options are not stored.
+ * State as bytes, little-endian, with kind, n and step in front and a checksum: imported into
+ * an optimizer of the same kind, n and options it continues bit for bit. Options are not
+ * stored.
  *
  *   bytes   out  needed, or written, number of bytes; buffer NULL: only tells
  *

@@ -3,9 +3,9 @@
  * partial softmax: a pair (m, n), meaning m * 2^n, that stands for a piece of a row and merges
  * with the pairs of other pieces.
  *
- * All functions: float32, bfloat16 or float16 in and out, each tensor with its own type; computed
- * in float32 with sums across blocks in float64. 1 to 4 dimensions, any strides; the axes before
- * the last are rows.
+ * All functions: float32, bfloat16 or float16 in and out, each tensor with its own type;
+ * computed in float32 with sums across blocks in float64. 1 to 4 dimensions, any strides;
+ * the axes before the last are rows.
  *
  * What holds for each row:
  *   -inf is a masked class: probability exactly 0, log-probability -inf.
@@ -25,13 +25,14 @@ extern "C" {
 
 /*
  * How softmax is computed. SLG_ALGORITHM_AUTO chooses by row length, number of rows, ISA and
- * caches. The others are the textbook forms that "The Two-Pass Softmax Algorithm" compares, kept
- * for that comparison: one thread a row.
+ * caches. The others are the textbook forms that "The Two-Pass Softmax Algorithm" compares,
+ * kept for that comparison: one thread a row.
  */
 enum slg_algorithm {
     SLG_ALGORITHM_AUTO = 0,
     SLG_TWO_PASS = 1,             /* sum as (m, n) pairs; result. Reads x twice. */
-    SLG_THREE_PASS_RECOMPUTE = 2, /* max; sum of exp(x - max); exp again. Reads x three times. */
+    SLG_THREE_PASS_RECOMPUTE = 2, /* max; sum of exp(x - max); exp again. Reads x three
+                                     times. */
     SLG_THREE_PASS_RELOAD = 3     /* max; store exp(x - max); scale what was stored. */
 };
 
@@ -42,7 +43,8 @@ typedef struct slg_softmax_opts {
     int32_t reread;     /* 1: the output is read soon: keep it in the cache. Default 0: outputs
                            larger than the cache are streamed past it. */
     int32_t reserved;   /* 0 */
-    double temperature; /* from 1e-30 to 1e30; default 1. The functions are of x / temperature. */
+    double temperature; /* from 1e-30 to 1e30; default 1. The functions are
+                           of x / temperature. */
 } slg_softmax_opts;
 
 SLG_API void slg_softmax_opts_init(slg_softmax_opts *opts, size_t size);
@@ -55,8 +57,8 @@ SLG_API void slg_softmax_opts_init(slg_softmax_opts *opts, size_t size);
  *   y     [..., cols]  out  may be x itself (same memory, type and strides)
  *   lse   [...]        out  float32: log-sum-exp of x / T; NULL: not wanted
  *
- * Relative error of y below 1e-6 at any length, of results of at least 2^-126 (docs/numerics.md).
- * Cost: one or two reads of x, one write of y.
+ * Relative error of y below 1e-6 at any length, of results of at least 2^-126
+ * (docs/numerics.md). Cost: one or two reads of x, one write of y.
  *
  * Errors: SLG_ERR_NULL, SLG_ERR_SHAPE, SLG_ERR_DTYPE, SLG_ERR_STRIDE, SLG_ERR_RANGE
  * (temperature, algorithm), SLG_ERR_OPTIONS, SLG_ERR_MEMORY.
@@ -70,8 +72,9 @@ SLG_API slg_status slg_softmax(slg_ctx *ctx, const slg_tensor *x, const slg_soft
  * Log-softmax:  y[r,c] = x[r,c] / T - log(sum_k exp(x[r,k] / T)).
  * Arguments, errors and cost as slg_softmax. Absolute error below 4e-6 + 1e-6 |y|. Since 0.1.
  */
-SLG_API slg_status slg_log_softmax(slg_ctx *ctx, const slg_tensor *x, const slg_softmax_opts *opts,
-                                   slg_tensor *y, slg_tensor *lse);
+SLG_API slg_status slg_log_softmax(slg_ctx *ctx, const slg_tensor *x,
+                                   const slg_softmax_opts *opts, slg_tensor *y,
+                                   slg_tensor *lse);
 
 /*
  * Log-sum-exp:  lse[r] = log(sum_k exp(x[r,k] / T)).
@@ -81,8 +84,8 @@ SLG_API slg_status slg_log_softmax(slg_ctx *ctx, const slg_tensor *x, const slg_
  *
  * One read of x. Errors as slg_softmax. Since 0.1.
  */
-SLG_API slg_status slg_logsumexp(slg_ctx *ctx, const slg_tensor *x, const slg_softmax_opts *opts,
-                                 slg_tensor *lse);
+SLG_API slg_status slg_logsumexp(slg_ctx *ctx, const slg_tensor *x,
+                                 const slg_softmax_opts *opts, slg_tensor *lse);
 
 /*
  * Gradient of softmax, from its result y:  dx = (y * (dy - sum_k y[k] dy[k])) / T.
@@ -115,9 +118,9 @@ SLG_API slg_status slg_log_softmax_backward(slg_ctx *ctx, const slg_tensor *y,
  *
  * lse in float32 carries an error of up to 2^-25 |lse| into dx; float64 does not. Since 0.1.
  */
-SLG_API slg_status slg_logsumexp_backward(slg_ctx *ctx, const slg_tensor *x, const slg_tensor *lse,
-                                          const slg_tensor *dlse, const slg_softmax_opts *opts,
-                                          slg_tensor *dx);
+SLG_API slg_status slg_logsumexp_backward(slg_ctx *ctx, const slg_tensor *x,
+                                          const slg_tensor *lse, const slg_tensor *dlse,
+                                          const slg_softmax_opts *opts, slg_tensor *dx);
 
 /*
  * exp(x[i]) as a pair: exp(x[i]) = m[i] * 2^n[i], n a whole number, m within [0.70, 1.42] for
@@ -142,7 +145,8 @@ SLG_API slg_status slg_ext_exp(slg_ctx *ctx, const slg_tensor *x, slg_tensor *m,
  * Algorithm as slg_logsumexp. Paper: "The Two-Pass Softmax Algorithm" (2020). Since 0.1.
  */
 SLG_API slg_status slg_partial_softmax(slg_ctx *ctx, const slg_tensor *x,
-                                       const slg_softmax_opts *opts, slg_tensor *m, slg_tensor *n);
+                                       const slg_softmax_opts *opts, slg_tensor *m,
+                                       slg_tensor *n);
 
 /*
  * Merges the pairs of K pieces into one:  m_out 2^n_out = sum_k m[k] 2^n[k].
