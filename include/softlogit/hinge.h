@@ -86,8 +86,8 @@ typedef struct slg_svm_layer_opts {
     int32_t power;       /* 1 or 2; default 2 */
     int32_t scaling;     /* slg_svm_scaling; default SLG_SVM_MEAN */
     int32_t outer_decay; /* 1: the regulariser's gradient is left out of dweight, and to the
-                             optimizer: SLG_SGD or SLG_ADAMW with decoupled = 0 and
-                             weight_decay = slg_svm_decay(scaling, classes, dim); default 0 */
+                            optimizer: SLG_SGD or SLG_ADAMW with decoupled = 0 and
+                            weight_decay = slg_svm_decay(scaling, classes, dim); default 0 */
     int32_t reserved;    /* 0 */
     double margin;       /* finite, >= 0; default 1 */
     double penalty;      /* C, finite, >= 0; default 1 */

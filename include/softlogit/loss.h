@@ -181,7 +181,7 @@ typedef struct slg_cross_entropy_opts {
     uint32_t size;          /* sizeof(slg_cross_entropy_opts), set by its _init */
     int32_t reduction;      /* slg_reduction; default SLG_MEAN */
     double label_smoothing; /* in [0, 1]; default 0: mixes the target with the uniform
-                                distribution over the classes that are not masked */
+                               distribution over the classes that are not masked */
     double z_loss;          /* >= 0, default 0: adds z_loss * lse^2 to each row */
 } slg_cross_entropy_opts;
 

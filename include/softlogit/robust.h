@@ -92,7 +92,7 @@ typedef struct slg_attack_opts {
     double radius; /* of the ball around x0, >= 0, finite; default 8 / 255 */
     double step;   /* finite; default 2 / 255; below 0: descent */
     double low;    /* inputs stay within [low, high]; default 0 and 1; low <= high, -inf and
-                       inf */
+                      inf */
     double high;   /*   are allowed */
 } slg_attack_opts;
 

@@ -6,7 +6,6 @@
  * For one row of D classes with target c:
  *
  *     SLG_SPHERICAL_SQUARED   q - 2 o_c + 1                              squared error
- *                                                                        to one-hot
  *     SLG_SPHERICAL_TAYLOR    log(D + s + q/2) - log(1 + o_c + o_c^2/2)  log-Taylor softmax
  *     SLG_SPHERICAL_LOG       log(q + D eps) - log(o_c^2 + eps)          log-spherical softmax
  *     SLG_SPHERICAL_Z         softplus(a (b - z)) / a, z = (o_c - mu) / sigma  the Z-loss

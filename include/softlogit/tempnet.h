@@ -219,11 +219,11 @@ typedef struct slg_contrastive_pairs {
     uint32_t size;               /* sizeof(slg_contrastive_pairs), set by its _init */
     int32_t reserved;            /* 0 */
     const slg_tensor *sim;       /* [B, B]    f32: similarity of image i (row) and text j
-                                              (column) */
+                                    (column) */
     const slg_tensor *image;     /* [B, dim]  f32; sim = image text' */
     const slg_tensor *text;      /* [B, dim]  f32 */
     const slg_tensor *id;        /* [B]       i32, i64: place in the state; NULL: 0, 1, ...,
-                                              B-1 */
+                                    B-1 */
     const slg_tensor *tau_image; /* [B]       f32: temperatures, from 1e-6 to 1e30 */
     const slg_tensor *tau_text;  /* [B]       f32 */
 } slg_contrastive_pairs;

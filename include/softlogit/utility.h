@@ -107,7 +107,7 @@ SLG_API slg_status slg_rival_gradient(slg_ctx *ctx, const slg_tensor *logits,
 typedef struct slg_utility_transform_opts {
     uint32_t size;       /* sizeof(slg_utility_transform_opts), set by its _init */
     int32_t offsets;     /* default 0: group says each candidate's group; 1: where groups
-                           start */
+                            start */
     double length_power; /* alpha >= 0, default 0: none; 1: mean score of a token */
     double temperature;  /* tau >= 0, default 1; 0: all to the best, ties share */
 } slg_utility_transform_opts;

@@ -1,11 +1,11 @@
 /*
- * binary.c - losses that take each class by itself, through a sigmoid: binary cross-entropy, and the
- * two binary divergences of "Dual-Head Knowledge Distillation" (2024). Each in two kernels: the sum
- * of the values, and the gradient.
+ * binary.c - losses that take each class by itself, through a sigmoid: binary cross-entropy,
+ * and the two binary divergences of "Dual-Head Knowledge Distillation" (2024). Each in two
+ * kernels: the sum of the values, and the gradient.
  *
- * Values are sums of terms that are not negative, each to its own relative precision (1e-5 at worst,
- * near a minimum): nothing is clamped, and 0 is exactly 0. With e = exp(-|z|), softplus(z) is
- * max(z, 0) + log1p(e).
+ * Values are sums of terms that are not negative, each to its own relative precision (1e-5 at
+ * worst, near a minimum): nothing is clamped, and 0 is exactly 0. With e = exp(-|z|),
+ * softplus(z) is max(z, 0) + log1p(e).
  */
 #include "elementary.h"
 #include "emit_loop.h"
@@ -14,15 +14,15 @@
 enum { LANE_BLOCK = 16 * 2 * VF_LEN };
 
 /* sum over [0, n) of value(i, end): float32 within a block, double across. */
-#define SUM_LOOP(value, sum)                                                                       \
-    for (size_t b = 0; b < n; b += KERNEL_BLOCK) {                                                 \
-        size_t end = n - b < KERNEL_BLOCK ? n : b + KERNEL_BLOCK;                                  \
-        vf part = vf_set(0.0f), all = part;                                                        \
-        for (size_t i = b; i < end; i += VF_LEN) {                                                 \
-            if (i % LANE_BLOCK == 0) all = vf_add(all, part), part = vf_set(0.0f);                 \
-            part = vf_add(part, value(i, end));                                                    \
-        }                                                                                          \
-        sum += (double)vf_hsum(vf_add(all, part));                                                 \
+#define SUM_LOOP(value, sum)                                                                   \
+    for (size_t b = 0; b < n; b += KERNEL_BLOCK) {                                             \
+        size_t end = n - b < KERNEL_BLOCK ? n : b + KERNEL_BLOCK;                              \
+        vf part = vf_set(0.0f), all = part;                                                    \
+        for (size_t i = b; i < end; i += VF_LEN) {                                             \
+            if (i % LANE_BLOCK == 0) all = vf_add(all, part), part = vf_set(0.0f);             \
+            part = vf_add(part, value(i, end));                                                \
+        }                                                                                      \
+        sum += (double)vf_hsum(vf_add(all, part));                                             \
     }
 
 static inline vf exp_neg_abs(vf a, const exp_consts *k)
@@ -58,12 +58,12 @@ static inline vf bce_slope(vf z, vf q, vf pos, vf w, const exp_consts *k)
 }
 
 /* A masked class, and what lies past the end: -inf with q = 0, whose value and slope are 0. */
-#define BCE(fn, i, end)                                                                            \
-    fn(vf_mul(load_at(x, i, end, -INFINITY), inv), load_at(q, i, end, 0.0f),                       \
+#define BCE(fn, i, end)                                                                        \
+    fn(vf_mul(load_at(x, i, end, -INFINITY), inv), load_at(q, i, end, 0.0f),                   \
        pos ? load_at(pos, i, end, 0.0f) : one, w ? load_at(w, i, end, 0.0f) : one, &k)
 
-static inline double bce_sum(size_t n, const float *x, float inv_t, const float *q, const float *pos,
-                             const float *w)
+static inline double bce_sum(size_t n, const float *x, float inv_t, const float *q,
+                             const float *pos, const float *w)
 {
     const exp_consts k = exp_setup_unit();
     const vf inv = vf_set(inv_t), one = vf_set(1.0f);
@@ -81,7 +81,8 @@ double KERNEL(bce)(size_t n, const float *x, float inv_t, const float *q, const 
 }
 
 static inline void bce_write(size_t n, const float *x, float inv_t, const float *q,
-                             const float *pos, const float *w, float factor, float *d, int store)
+                             const float *pos, const float *w, float factor, float *d,
+                             int store)
 {
     const exp_consts k = exp_setup_unit();
     const vf inv = vf_set(inv_t), one = vf_set(1.0f), f = vf_set(factor);
@@ -125,7 +126,7 @@ double KERNEL(log_cosh)(size_t n, const float *x, const float *y, const logit_pa
 {
     const exp_consts k = exp_setup_unit();
     double sum = 0;
-#define VALUE(i, end)                                                                              \
+#define VALUE(i, end)                                                                          \
     log_cosh_vec(difference(load_at(x, i, end, 0.0f), load_at(y, i, end, 0.0f), p), &k)
     SUM_LOOP(VALUE, sum)
 #undef VALUE
@@ -137,12 +138,12 @@ static inline vf tanh_half(vf d, const exp_consts *k)
     return vf_tanh(vf_mul(vf_set(0.5f), d), exp_neg_abs(d, k));
 }
 
-void KERNEL(tanh_emit)(size_t n, const float *x, const float *y, const logit_pair *p, float factor,
-                       float *d, int store)
+void KERNEL(tanh_emit)(size_t n, const float *x, const float *y, const logit_pair *p,
+                       float factor, float *d, int store)
 {
     const exp_consts k = exp_setup_unit();
     const vf f = vf_set(factor);
-#define SLOPE(i, end)                                                                              \
+#define SLOPE(i, end)                                                                          \
     vf_mul(f, tanh_half(difference(load_at(x, i, end, 0.0f), load_at(y, i, end, 0.0f), p), &k))
     EMIT_LOOP(SLOPE);
 #undef SLOPE
@@ -169,14 +170,16 @@ static inline vf kl_near(vf d, vf v, vf g)
 }
 
 /*
- * KL( Bernoulli(q) || Bernoulli(sigmoid(a)) ), q = sigmoid(b), a = x / Tx, b = y / Ty. Signs are
- * turned so that b <= 0 and q <= 1/2; then it is softplus(a) - softplus(b) - q (a - b), written so
- * that the large terms are never subtracted. An infinite a that is not b: +inf; equal: 0.
+ * KL( Bernoulli(q) || Bernoulli(sigmoid(a)) ), q = sigmoid(b), a = x / Tx, b = y / Ty. Signs
+ * are turned so that b <= 0 and q <= 1/2; then it is softplus(a) - softplus(b) - q (a - b),
+ * written so that the large terms are never subtracted. An infinite a that is not b: +inf;
+ * equal: 0.
  */
 static inline vf binary_kl_vec(vf x, vf y, const logit_pair *p, const exp_consts *k)
 {
     const vf zero = vf_set(0.0f), one = vf_set(1.0f);
-    vf d = difference(x, y, p), b = vf_mul(y, vf_set(p->inv_y)), a = vf_mul(x, vf_set(p->inv_x));
+    vf d = difference(x, y, p), b = vf_mul(y, vf_set(p->inv_y)),
+       a = vf_mul(x, vf_set(p->inv_x));
     vm up = vf_gt(b, zero);
     a = vf_sel(up, vf_neg(a), a);
     d = vf_sel(up, vf_neg(d), d);
@@ -207,7 +210,8 @@ double KERNEL(binary_kl)(size_t n, const float *x, const float *y, const logit_p
 static inline vf sigmoid_difference(vf x, vf y, const logit_pair *p, const exp_consts *k)
 {
     const vf zero = vf_set(0.0f), one = vf_set(1.0f);
-    vf d = difference(x, y, p), b = vf_mul(y, vf_set(p->inv_y)), a = vf_mul(x, vf_set(p->inv_x));
+    vf d = difference(x, y, p), b = vf_mul(y, vf_set(p->inv_y)),
+       a = vf_mul(x, vf_set(p->inv_x));
     vm down = vf_gt(zero, d);
     a = vf_sel(down, vf_neg(a), a);
     b = vf_sel(down, vf_neg(b), b);
@@ -223,7 +227,7 @@ void KERNEL(binary_kl_emit)(size_t n, const float *x, const float *y, const logi
 {
     const exp_consts k = exp_setup_unit();
     const vf f = vf_set(factor);
-#define SLOPE(i, end)                                                                              \
+#define SLOPE(i, end)                                                                          \
     vf_mul(f, sigmoid_difference(load_at(x, i, end, 0.0f), load_at(y, i, end, 0.0f), p, &k))
     EMIT_LOOP(SLOPE);
 #undef SLOPE

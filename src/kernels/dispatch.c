@@ -11,8 +11,8 @@ int32_t kernels_cpu_isa(void)
     if (!cpuinfo_initialize()) return SLG_ISA_PORTABLE;
 #if !defined(SLG_ONLY_PORTABLE)
     bool avx2 = cpuinfo_has_x86_avx2() && cpuinfo_has_x86_fma3() && cpuinfo_has_x86_f16c();
-    bool avx512 = cpuinfo_has_x86_avx512f() && cpuinfo_has_x86_avx512dq()
-               && cpuinfo_has_x86_avx512bw() && cpuinfo_has_x86_avx512vl();
+    bool avx512 = cpuinfo_has_x86_avx512f() && cpuinfo_has_x86_avx512dq() &&
+                  cpuinfo_has_x86_avx512bw() && cpuinfo_has_x86_avx512vl();
     if (avx2 && avx512) return SLG_ISA_AVX512;
     if (avx2) return SLG_ISA_AVX2;
 #endif

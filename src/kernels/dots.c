@@ -1,12 +1,15 @@
 /*
- * dots.c - sums of products in double, for gradients whose squares float32 cannot hold, and a linear
- * combination rounded once. Plain loops over lanes of their own: the same bits on every ISA.
+ * dots.c - sums of products in double, for gradients whose squares float32 cannot hold, and
+ * a linear combination rounded once. Plain loops over lanes of their own: the same bits on
+ * every ISA.
  */
 #include "vec.h"
 
 enum { LANES = 16 };
 
-typedef struct lanes { double v[LANES]; } lanes;
+typedef struct lanes {
+    double v[LANES];
+} lanes;
 
 static inline double lanes_sum(const lanes *l)
 {

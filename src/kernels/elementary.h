@@ -1,14 +1,15 @@
 /*
- * elementary.h - functions of the losses that work class by class: logarithm, softplus, sigmoid, tanh.
- * Each keeps its relative precision where its value is small. Errors in units of 2^-24, as
- * tests/kernels measures them: log 2, log1p 4, softplus 6, sigmoid 6.
+ * elementary.h - functions of the losses that work class by class: logarithm, softplus,
+ * sigmoid, tanh. Each keeps its relative precision where its value is small. Errors in units
+ * of 2^-24, as tests/kernels measures them: log 2, log1p 4, softplus 6, sigmoid 6.
  */
 #ifndef SLG_KERNELS_ELEMENTARY_H
 #define SLG_KERNELS_ELEMENTARY_H
 
 #include "exp.h"
 
-/* log(a), a positive, normal and finite. log(1 + f) = f - f^2/2 + f^3 P(f), relative error 2^-27. */
+/* log(a), a positive, normal and finite. log(1 + f) = f - f^2/2 + f^3 P(f), relative error
+   2^-27. */
 static inline vf vf_log(vf a)
 {
     vf e, f = vf_sub(vf_frexp(a, &e), vf_set(1.0f)), f2 = vf_mul(f, f);
@@ -51,7 +52,8 @@ static inline vf vf_sigmoid(vf a, const exp_consts *k)
 /* Below this |z| vf_tanh is an odd polynomial, since 1 - e would cancel. */
 #define TANH_SMALL 0.35f
 
-/* tanh(z) = (1 - e) / (1 + e), for e = exp(-2 |z|), which the caller may need too. Error below 5e-7. */
+/* tanh(z) = (1 - e) / (1 + e), for e = exp(-2 |z|), which the caller may need too. Error below
+   5e-7. */
 static inline vf vf_tanh(vf z, vf e)
 {
     vf one = vf_set(1.0f);

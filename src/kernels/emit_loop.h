@@ -1,6 +1,6 @@
 /*
- * emit_loop.h - the loop of kernels that write a gradient class by class. Stores as exp_emit.c does:
- * whole lines past the caches, partial ones by ordinary stores.
+ * emit_loop.h - the loop of kernels that write a gradient class by class. Stores as exp_emit.c
+ * does: whole lines past the caches, partial ones by ordinary stores.
  */
 #ifndef SLG_KERNELS_EMIT_LOOP_H
 #define SLG_KERNELS_EMIT_LOOP_H
@@ -15,31 +15,31 @@ static inline vf load_at(const float *x, size_t i, size_t n, float fill)
     return n - i < VF_LEN ? vf_load_n(x + i, n - i, fill) : vf_load(x + i);
 }
 
-/* d[0, n) = value(i, end), a vector at i of which those before end count; of the caller's n, x, d
-   and store. */
-#define EMIT_LOOP(value)                                                                           \
-    do {                                                                                           \
-        size_t i = 0, head = (size_t)(-(uintptr_t)d / sizeof *d) % 16;                             \
-        if (store == STORE_STREAM)                                                                 \
-            for (head = head < n ? head : n; i < head;) {                                          \
-                size_t len = head - i < VF_LEN ? head - i : VF_LEN;                                \
-                vf_store_n(d + i, value(i, i + len), len);                                         \
-                i += len;                                                                          \
-            }                                                                                      \
-        for (; i + 16 <= n; i += 16) {                                                             \
-            vf_prefetch(x + i + AHEAD);                                                            \
-            for (size_t j = 0; j < 16; j += VF_LEN) {                                              \
-                vf r = value(i + j, n);                                                            \
-                if (store == STORE_STREAM)                                                         \
-                    vf_stream(d + i + j, r);                                                       \
-                else                                                                               \
-                    vf_store(d + i + j, r);                                                        \
-            }                                                                                      \
-        }                                                                                          \
-        for (; i < n; i += VF_LEN) {                                                               \
-            size_t len = n - i < VF_LEN ? n - i : VF_LEN;                                          \
-            vf_store_n(d + i, value(i, n), len);                                                   \
-        }                                                                                          \
+/* d[0, n) = value(i, end), a vector at i of which those before end count; of the caller's n, x,
+   d and store. */
+#define EMIT_LOOP(value)                                                                       \
+    do {                                                                                       \
+        size_t i = 0, head = (size_t)(-(uintptr_t)d / sizeof *d) % 16;                         \
+        if (store == STORE_STREAM)                                                             \
+            for (head = head < n ? head : n; i < head;) {                                      \
+                size_t len = head - i < VF_LEN ? head - i : VF_LEN;                            \
+                vf_store_n(d + i, value(i, i + len), len);                                     \
+                i += len;                                                                      \
+            }                                                                                  \
+        for (; i + 16 <= n; i += 16) {                                                         \
+            vf_prefetch(x + i + AHEAD);                                                        \
+            for (size_t j = 0; j < 16; j += VF_LEN) {                                          \
+                vf r = value(i + j, n);                                                        \
+                if (store == STORE_STREAM)                                                     \
+                    vf_stream(d + i + j, r);                                                   \
+                else                                                                           \
+                    vf_store(d + i + j, r);                                                    \
+            }                                                                                  \
+        }                                                                                      \
+        for (; i < n; i += VF_LEN) {                                                           \
+            size_t len = n - i < VF_LEN ? n - i : VF_LEN;                                      \
+            vf_store_n(d + i, value(i, n), len);                                               \
+        }                                                                                      \
     } while (0)
 
 #endif

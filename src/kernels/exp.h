@@ -1,10 +1,10 @@
 /*
  * exp.h - the exponential inside of every kernel of this library: exp((x - pre) / T) * 2^-ref.
  *
- * n = round(x log2(e) / T) comes out of an addition of VF_MAGIC - ref, which also leaves n - ref in
- * the low bits, where the exponent of 2^(n - ref) is made of it; r = x - n T log(2) is one fma; a
- * polynomial gives exp(r). The reference is a whole number, one for a block and not one a vector:
- * the (m, n) pair of "The Two-Pass Softmax Algorithm" with n shared.
+ * n = round(x log2(e) / T) comes out of an addition of VF_MAGIC - ref, which also leaves
+ * n - ref in the low bits, where the exponent of 2^(n - ref) is made of it; r = x - n T log(2)
+ * is one fma; a polynomial gives exp(r). The reference is a whole number, one for a block and
+ * not one a vector: the (m, n) pair of "The Two-Pass Softmax Algorithm" with n shared.
  *
  * AVX-512: n counts 1/16 octaves, 2^(j/16) comes from a table in a register, and degree 3 is
  * enough: 10 instructions, 6 of them on the two multiplication ports. Otherwise degree 5: 10
@@ -34,8 +34,8 @@ typedef struct exp_consts {
 
 /*
  * The result is multiplied by factor, finite. ref is a whole number, |ref| <= EXP_LIMIT + 128.
- * Below `low` the result, without the factor where that is more than 1, is under 2^-126 times [1, 2),
- * and is 0.
+ * Below `low` the result, without the factor where that is more than 1, is under 2^-126 times
+ * [1, 2), and is 0.
  */
 static inline exp_consts exp_setup(const exp_arg *arg, float ref, float factor)
 {
@@ -48,9 +48,11 @@ static inline exp_consts exp_setup(const exp_arg *arg, float ref, float factor)
         .shift = vf_set(VF_MAGIC - ref * EXP_STEPS),
     };
 #if defined(VF_POW16)
-    static const float pow16[16] = { /* 2^(j/16) */
-        0x1.000000p+0f, 0x1.0b5586p+0f, 0x1.172b84p+0f, 0x1.2387a6p+0f, 0x1.306fe0p+0f, 0x1.3dea64p+0f,
-        0x1.4bfdaep+0f, 0x1.5ab07ep+0f, 0x1.6a09e6p+0f, 0x1.7a1148p+0f, 0x1.8ace54p+0f, 0x1.9c4918p+0f,
+    static const float pow16[16] = {
+        /* 2^(j/16) */
+        0x1.000000p+0f, 0x1.0b5586p+0f, 0x1.172b84p+0f, 0x1.2387a6p+0f,
+        0x1.306fe0p+0f, 0x1.3dea64p+0f, 0x1.4bfdaep+0f, 0x1.5ab07ep+0f,
+        0x1.6a09e6p+0f, 0x1.7a1148p+0f, 0x1.8ace54p+0f, 0x1.9c4918p+0f,
         0x1.ae89fap+0f, 0x1.c199bep+0f, 0x1.d5818ep+0f, 0x1.ea4afap+0f,
     };
     uint32_t bits;
@@ -90,7 +92,8 @@ static inline vf exp_poly(vf r, const exp_consts *k)
 }
 #endif
 
-/* r from x, and t = VF_MAGIC + steps (n - ref). plain: exp_arg.plain, a constant of the caller. */
+/* r from x, and t = VF_MAGIC + steps (n - ref). plain: exp_arg.plain, a constant
+   of the caller. */
 static inline vf exp_reduce(vf x, const exp_consts *k, bool plain, vf *t)
 {
     *t = vf_fma(x, k->log2e_t, k->shift);
@@ -109,7 +112,8 @@ static inline vf exp_vec(vf x, const exp_consts *k, bool plain)
     vf base = vf_pow16(t, k->table);
     return vf_fma_above(x, k->low, base, q, base);
 #else
-    vf p = exp_poly(exp_reduce(vf_max(k->low, x), k, plain, &t), k); /* a NaN passes the clamp */
+    vf p = exp_poly(exp_reduce(vf_max(k->low, x), k, plain, &t), k); /* a NaN passes
+                                                                        the clamp */
     return vf_shift2(p, t);
 #endif
 }
@@ -130,7 +134,9 @@ static inline vf exp_add(vf sum, vf x, const exp_consts *k, bool plain)
 /* exp(x) with T = 1, for use inside of other functions. */
 static inline exp_consts exp_setup_unit(void)
 {
-    const exp_arg unit = { .log2e_t = 0x1.715476p+0f, .step_hi = 0x1.62e430p-1f, .inv_t = 1.0f };
+    const exp_arg unit = { .log2e_t = 0x1.715476p+0f,
+                           .step_hi = 0x1.62e430p-1f,
+                           .inv_t = 1.0f };
     return exp_setup(&unit, 0.0f, 1.0f);
 }
 

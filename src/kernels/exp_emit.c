@@ -1,6 +1,6 @@
 /*
- * exp_emit.c - pass 2: y = a exp(x) 2^-ref, and what losses add to it. The factor a, which holds
- * the normalisation, is folded into the polynomial: no multiplication is left.
+ * exp_emit.c - pass 2: y = a exp(x) 2^-ref, and what losses add to it. The factor a, which
+ * holds the normalisation, is folded into the polynomial: no multiplication is left.
  *
  * Streaming stores go past the caches in whole lines: beyond the L2 they cost half of what an
  * ordinary store costs, which first reads the line that it will overwrite.
@@ -30,7 +30,8 @@ static inline void emit(size_t n, const float *x, const exp_out *e, float cq, co
         for (head = head < n ? head : n; i < head; i += VF_LEN) {
             size_t m = head - i < VF_LEN ? head - i : VF_LEN;
             vf b = form == PLUS_Q ? vf_load_n(q + i, m, 0.0f) : none;
-            vf_store_n(y + i, emit_vec(vf_load_n(x + i, m, -INFINITY), b, &k, c, form, plain), m);
+            vf_store_n(y + i, emit_vec(vf_load_n(x + i, m, -INFINITY), b, &k, c, form, plain),
+                       m);
         }
         i = head;
     }
@@ -59,17 +60,17 @@ static inline void emit(size_t n, const float *x, const exp_out *e, float cq, co
 }
 
 /* One copy of the loop for each form, so that no choice is left inside of it. */
-#define EMIT(form, c, q)                                                                           \
-    do {                                                                                           \
-        bool stream = store == STORE_STREAM;                                                       \
-        if (e->arg.plain && stream)                                                                \
-            emit(n, x, e, c, q, y, form, true, true);                                              \
-        else if (e->arg.plain)                                                                     \
-            emit(n, x, e, c, q, y, form, true, false);                                             \
-        else if (stream)                                                                           \
-            emit(n, x, e, c, q, y, form, false, true);                                             \
-        else                                                                                       \
-            emit(n, x, e, c, q, y, form, false, false);                                            \
+#define EMIT(form, c, q)                                                                       \
+    do {                                                                                       \
+        bool stream = store == STORE_STREAM;                                                   \
+        if (e->arg.plain && stream)                                                            \
+            emit(n, x, e, c, q, y, form, true, true);                                          \
+        else if (e->arg.plain)                                                                 \
+            emit(n, x, e, c, q, y, form, true, false);                                         \
+        else if (stream)                                                                       \
+            emit(n, x, e, c, q, y, form, false, true);                                         \
+        else                                                                                   \
+            emit(n, x, e, c, q, y, form, false, false);                                        \
     } while (0)
 
 void KERNEL(exp_emit)(size_t n, const float *x, const exp_out *e, float *y, int store)

@@ -1,6 +1,6 @@
 /*
- * hinge_row.c - h = max(0, (x - ref) + margin) over a piece of a row: sums of it and of its square, the
- * number above 0, the maximum of x; and the gradient. One read, no one-hot labels.
+ * hinge_row.c - h = max(0, (x - ref) + margin) over a piece of a row: sums of it and of its
+ * square, the number above 0, the maximum of x; and the gradient. One read, no one-hot labels.
  */
 #include "vec.h"
 

@@ -3,8 +3,8 @@
  * ISA's functions, the three tables, the tests' loop and the benchmarks.
  *
  * Every kernel: any n >= 0 unless it says otherwise, any alignment of its element type, no
- * allocation, no checks. In place (y == x) is allowed; other overlap is not. Runs in the mode of
- * fpenv.h. What -inf and NaN do is said at each.
+ * allocation, no checks. In place (y == x) is allowed; other overlap is not. Runs in the mode
+ * of fpenv.h. What -inf and NaN do is said at each.
  */
 #ifndef SLG_KERNELS_KERNELS_H
 #define SLG_KERNELS_KERNELS_H
@@ -21,18 +21,20 @@ enum { KERNEL_BLOCK = 2048 };
 /* Rows are added up in segments of this many floats, each from nothing: what threads share. */
 enum { ROW_SEGMENT = 1 << 15 };
 
-/* softmax_row up to here: in any floating-point mode that rounds to nearest and traps nothing. */
+/* softmax_row up to here: in any floating-point mode that rounds to nearest and traps
+   nothing. */
 enum { SHORT_ROW = 1024 };
 
 /*
- * The argument of the exponential: (x - pre) / T. n = round(x log2(e) / T) whole steps of T log(2)
- * are taken off; what is left is multiplied by 1 / T. pre is 0 except for rows beyond EXP_LIMIT.
- * Filled in by exp_arg_of (softmax/parts.h).
+ * The argument of the exponential: (x - pre) / T. n = round(x log2(e) / T) whole steps of T
+ * log(2) are taken off; what is left is multiplied by 1 / T. pre is 0 except for rows beyond
+ * EXP_LIMIT. Filled in by exp_arg_of (softmax/parts.h).
  */
 typedef struct exp_arg {
     float log2e_t;          /* log2(e) / T */
     float step_hi, step_lo; /* T log(2) in two parts. The low part is left out where plain: n of
-                               two classes differ by some 100, and the error of step_hi is 2e-9. */
+                               two classes differ by some 100, and the error of step_hi
+                               is 2e-9. */
     float inv_t;            /* 1 / T */
     float pre;
     int32_t plain;      /* T is 1 and pre is 0 */
@@ -60,7 +62,8 @@ typedef struct exp_out {
     float c;
 } exp_out;
 
-/* StableMax's s(z), z = x / T, summed: of s / STABLE_SCALE over z >= 0, of s STABLE_SCALE below 0. */
+/* StableMax's s(z), z = x / T, summed: of s / STABLE_SCALE over z >= 0, of s STABLE_SCALE below
+   0. */
 #define STABLE_SCALE 0x1p32f
 typedef struct stable_part {
     double up, down;
@@ -69,8 +72,8 @@ typedef struct stable_part {
 
 #define STABLE_EMPTY ((stable_part){ 0.0, 0.0, -INFINITY })
 
-/* Pass 2: a s(z), its logarithm, or a s(z) / (1 + |z|), with a such that none overflows. num is 1, or
-   STABLE_SCALE where a row has z < 0 alone and a may be large. */
+/* Pass 2: a s(z), its logarithm, or a s(z) / (1 + |z|), with a such that none overflows. num
+   is 1, or STABLE_SCALE where a row has z < 0 alone and a may be large. */
 typedef struct stable_out {
     float inv_t;
     float up, up_scaled;  /* a; a STABLE_SCALE */
@@ -94,8 +97,8 @@ typedef struct logit_pair {
 /* How an output is written. */
 enum { STORE_CACHED = 0, STORE_STREAM = 1 /* past the caches; sfence is the caller's */ };
 
-/* Coefficients of log-softmax: y = (x unit - pre) * s - lse, with s and lse in two parts. unit is 1,
-   or 1/2 where pre is not 0, and x - pre could overflow. */
+/* Coefficients of log-softmax: y = (x unit - pre) * s - lse, with s and lse in two parts. unit
+   is 1, or 1/2 where pre is not 0, and x - pre could overflow. */
 typedef struct log_arg {
     float s_hi, s_lo, lse_hi, lse_lo, pre, unit;
 } log_arg;
@@ -122,13 +125,13 @@ typedef struct sgd_arg {
 /*
  * Exponentials of one row.
  *
- * lse                add a piece of a row to *part (see LSE_EMPTY). -inf adds nothing. NaN, +inf,
- *                    and values past EXP_LIMIT make sum or max say so: see lse_kind.
+ * lse                add a piece of a row to *part (see LSE_EMPTY). -inf adds nothing. NaN,
+ *                    +inf, and values past EXP_LIMIT make sum or max say so: see lse_kind.
  * exp_emit           pass 2, see exp_out
  * exp_emit_q         y = a exp(..) 2^-ref + b q, 0 where x = -inf
- * emit_lse           exp_emit, streaming, of n_out floats of x (c 0, T 1, pre 0; y aligned to 64
- *                    bytes), and lse of n_in floats of next (1 to KERNEL_BLOCK; T 1, pre 0), at
- *                    once
+ * emit_lse           exp_emit, streaming, of n_out floats of x (c 0, T 1, pre 0; y aligned
+ *                    to 64 bytes), and lse of n_in floats of next (1 to KERNEL_BLOCK; T 1, pre
+ *                    0), at once
  * exp_store          y = exp(..) 2^-ref, for x <= ref's place + 2^30; their sum. With max and
  *                    scale: softmax_row in pieces of ROW_SEGMENT. x + ahead is fetched on the
  *                    way: the next row, or 0
@@ -148,8 +151,8 @@ typedef struct sgd_arg {
 /*
  * Exponentials of a row beside another row. p = a exp(x ..) 2^-ref, q of y alike.
  *
- * lse_dot            lse of x, with sums of p v and p v^2 in the same scale: a = 1, v = x - y, or
- *                    x - shift where y is NULL; nothing is added where p is 0
+ * lse_dot            lse of x, with sums of p v and p v^2 in the same scale: a = 1, v = x - y,
+ *                    or x - shift where y is NULL; nothing is added where p is 0
  * lse_cross          the same for v = y - shift: sums of p v and p v^2 for another row y
  * js_sums            adds to sums { sum p log(p / m), sum q log(q / m) }, m = share q +
  *                    (1 - share) p; share in (0, 1), p and q at most about 1
@@ -180,8 +183,8 @@ typedef struct sgd_arg {
 /*
  * Class by class, with a sigmoid. Sums past FLT_MAX in a block are inf.
  *
- * bce                sum of w (pos q softplus(-z) + (1 - q) softplus(z)), z = x inv_t; pos, w NULL:
- *                    ones. A class with w = 0 adds 0.
+ * bce                sum of w (pos q softplus(-z) + (1 - q) softplus(z)), z = x inv_t; pos, w
+ *                    NULL: ones. A class with w = 0 adds 0.
  * bce_emit           d = factor times its slope in z
  * log_cosh           sum of log cosh((a - b) / 2), see logit_pair
  * tanh_emit          d = factor tanh((a - b) / 2)
@@ -209,15 +212,16 @@ typedef struct sgd_arg {
  * Softmax and log-softmax, forward and backward.
  *
  * softmax_row        whole row in cache, y = softmax: one exp an element. False, y undefined,
- *                    where the row is not ordinary (see lse_kind): the caller then does as usual.
- *                    n <= SHORT_ROW: subnormal results are 0 in the caller's own mode too.
+ *                    where the row is not ordinary (see lse_kind): the caller then does as
+ *                    usual. n <= SHORT_ROW: subnormal results are 0 in the caller's own mode
+ *                    too.
  * log_emit           y = log-softmax, see log_arg; -inf where x is
  * softmax_bwd        dx = y != 0 ? s y (dy - dot) : 0
  * log_softmax_bwd    dx = y > -inf ? s (dy - exp(y) sum) : 0; NaN where y is
  * ext_exp            exp(x) = m 2^e; x clamped to +-2^21
- * softmax_two_pass, softmax_recompute, softmax_reload: of x * scale, a row at once. False, and y
- *                    untouched, for n = 0, an infinite maximum and, in the first, a NaN or a
- *                    maximum past +-2^21. The others make a NaN row of a NaN.
+ * softmax_two_pass, softmax_recompute, softmax_reload: of x * scale, a row at once. False,
+ *                    and y untouched, for n = 0, an infinite maximum and, in the first, a NaN
+ *                    or a maximum past +-2^21. The others make a NaN row of a NaN.
  */
 #define SLG_KERNELS_SOFTMAX(K)                                                                 \
     K(bool, softmax_row,                                                                       \
@@ -241,8 +245,8 @@ typedef struct sgd_arg {
  * dot                sum x (y - shift) over x != 0 (whatever y is there)
  * live_sums          over x > -inf or NaN: { sum w (x - shift), sum w, number }; w NULL: ones
  * moments            out = { mean of x, sum (x - mean)^2 }, to their own relative precision
- *                    wherever x lies and however large; sum NaN with a NaN or an infinity; zeros
- *                    for n = 0
+ *                    wherever x lies and however large; sum NaN with a NaN or an infinity;
+ *                    zeros for n = 0
  * dots               { sum x y, sum x x, sum y y } in double; the same bits on every ISA
  */
 #define SLG_KERNELS_SUMS(K)                                                                    \
@@ -257,15 +261,16 @@ typedef struct sgd_arg {
  * Element by element.
  *
  * target_mix         out = w (p q + u [x > -inf]); q NULL: zeros; w NULL: ones
- * softcap            y = cap tanh(x / cap), -inf where x is; slope: dy/dx, 0 there; NULL: not wanted
+ * softcap            y = cap tanh(x / cap), -inf where x is; slope: dy/dx, 0 there; NULL: not
+ *                    wanted
  * mul                y = y * x; 0 where x is 0, whatever y is
  * mask               y = m != 0 ? x : -inf
  * scale              y = a x
  * add                y = y + x
  * affine_emit        y = a (x unit - pivot) + c, the bracket rounded once
  * lincomb            y = a x + b y in double, rounded once
- * stream             y = a x past the caches: x and y aligned to 64 bytes, n a multiple of 16, and
- *                    no overlap; sfence is the caller's
+ * stream             y = a x past the caches: x and y aligned to 64 bytes, n a multiple of 16,
+ *                    and no overlap; sfence is the caller's
  */
 #define SLG_KERNELS_MAP(K)                                                                     \
     K(void, target_mix,                                                                        \
@@ -286,11 +291,12 @@ typedef struct sgd_arg {
  * StableMax: see stable_part and stable_out.
  *
  * stable_sum         adds a piece to *part: -inf adds nothing; NaN and z = +inf make `up` so
- * stable_dot         { sum q log s(z), sum q }; nothing is added where q is 0; z < +inf elsewhere
+ * stable_dot         { sum q log s(z), sum q }; nothing is added where q is 0; z < +inf
+ *                    elsewhere
  * stable_prob        y = a s(z)
  * stable_log         log s(z) less the log of the sum, -inf where x is
- * stable_grad        y = (a s(z) + b q) / (1 + |z|), 0 where x = -inf; q NULL: zeros. A NaN of a:
- *                    NaN
+ * stable_grad        y = (a s(z) + b q) / (1 + |z|), 0 where x = -inf; q NULL: zeros. A NaN
+ *                    of a: NaN
  */
 #define SLG_KERNELS_STABLE(K)                                                                  \
     K(void, stable_sum, (size_t n, const float *x, float inv_t, stable_part *part))            \

@@ -2,11 +2,13 @@
  * lse.c - pass 1: a piece of a row into (sum, ref), sum * 2^ref. One read of x, however long.
  *
  * The reference is kept from block to block and only raised, and the block done again, when a
- * block's maximum is more than 2^RISE above it: then nothing overflows, and for all but the first
- * block of a row the maximum costs one instruction a vector and no pass of its own. Blocks add up
- * in float32, over 4 x VF_LEN lanes; their sums in double: so the error does not grow with n.
+ * block's maximum is more than 2^RISE above it: then nothing overflows, and for all but
+ * the first block of a row the maximum costs one instruction a vector and no pass of its own.
+ * Blocks add up in float32, over 4 x VF_LEN lanes; their sums in double: so the error does not
+ * grow with n.
  *
- * Paper: "The Two-Pass Softmax Algorithm" (2020), whose pairs have a reference of their own each.
+ * Paper: "The Two-Pass Softmax Algorithm" (2020), whose pairs have a reference of their own
+ * each.
  */
 #include "lse_block.h"
 

@@ -1,23 +1,26 @@
 /*
- * lse_block.h - pass 1 of a block: see lse.c. Also a step at a time, for a kernel that does pass 1 of
- * one row between steps of pass 2 of another; the same sums in the same order, so the same bits.
+ * lse_block.h - pass 1 of a block: see lse.c. Also a step at a time, for a kernel that does
+ * pass 1 of one row between steps of pass 2 of another; the same sums in the same order, so
+ * the same bits.
  */
 #ifndef SLG_KERNELS_LSE_BLOCK_H
 #define SLG_KERNELS_LSE_BLOCK_H
 
 #include "exp.h"
 
-#define RISE 30.0f          /* 2^30 * KERNEL_BLOCK is far from overflow */
-#define SEED 256            /* floats whose maximum is the first reference */
+#define RISE 30.0f           /* 2^30 * KERNEL_BLOCK is far from overflow */
+#define SEED 256             /* floats whose maximum is the first reference */
 #define AHEAD (6 * 1024 / 4) /* prefetch distance in floats: past the page that is being read */
 
 enum { STEP = 4 * VF_LEN };
 
-/* Floats after which sums start anew in a second sum: the same value 16 times over, added up in a
-   lane, errs by up to 5 * 2^-24; 32 times over by twice that. */
+/* Floats after which sums start anew in a second sum: the same value 16 times over, added up in
+   a lane, errs by up to 5 * 2^-24; 32 times over by twice that. */
 enum { LANE_BLOCK = 16 * STEP };
 
-typedef struct block_sum { float sum, max; } block_sum;
+typedef struct block_sum {
+    float sum, max;
+} block_sum;
 
 typedef struct lanes {
     vf s0, s1, s2, s3, sum;
@@ -31,7 +34,8 @@ static inline lanes lanes_none(void)
 }
 
 /* STEP floats at x + i of a block. */
-static inline void lanes_step(lanes *l, const float *x, size_t i, const exp_consts *k, bool plain)
+static inline void lanes_step(lanes *l, const float *x, size_t i, const exp_consts *k,
+                              bool plain)
 {
     if (i % LANE_BLOCK == 0) {
         l->sum = vf_add(l->sum, vf_add(vf_add(l->s0, l->s1), vf_add(l->s2, l->s3)));
@@ -47,8 +51,8 @@ static inline void lanes_step(lanes *l, const float *x, size_t i, const exp_cons
 }
 
 /* The rest of a block of n floats, from i on, a multiple of STEP. */
-static inline block_sum lanes_rest(lanes *l, size_t n, const float *x, size_t i, const exp_consts *k,
-                                   bool plain)
+static inline block_sum lanes_rest(lanes *l, size_t n, const float *x, size_t i,
+                                   const exp_consts *k, bool plain)
 {
     for (; i + STEP <= n; i += STEP) lanes_step(l, x, i, k, plain);
     for (; i < n; i += VF_LEN) {
@@ -57,7 +61,8 @@ static inline block_sum lanes_rest(lanes *l, size_t n, const float *x, size_t i,
         l->s0 = exp_add(l->s0, a, k, plain);
     }
     vf all = vf_add(l->sum, vf_add(vf_add(l->s0, l->s1), vf_add(l->s2, l->s3)));
-    return (block_sum){ vf_hsum(all), vf_hmax(vf_max(vf_max(l->m0, l->m1), vf_max(l->m2, l->m3))) };
+    return (block_sum){ vf_hsum(all),
+                        vf_hmax(vf_max(vf_max(l->m0, l->m1), vf_max(l->m2, l->m3))) };
 }
 
 static inline block_sum sum_block(size_t n, const float *x, const exp_consts *k, bool plain)
@@ -78,12 +83,15 @@ static inline float ref_of(float max, const exp_arg *arg)
 }
 
 /* The reference to take a block of a row at. */
-static inline float first_ref(size_t n, const float *x, const exp_arg *arg, const lse_part *part)
+static inline float first_ref(size_t n, const float *x, const exp_arg *arg,
+                              const lse_part *part)
 {
-    return part->ref == -INFINITY ? ref_of(KERNEL(max)(n < SEED ? n : SEED, x), arg) : part->ref;
+    return part->ref == -INFINITY ? ref_of(KERNEL(max)(n < SEED ? n : SEED, x), arg)
+                                  : part->ref;
 }
 
-/* Adds a block's sums, taken with k at *ref, to part; takes them again where the maximum rose. */
+/* Adds a block's sums, taken with k at *ref, to part; takes them again where the maximum
+   rose. */
 static inline void accept_block(size_t n, const float *x, const exp_arg *arg, lse_part *part,
                                 float *ref, exp_consts *k, block_sum b, bool plain)
 {

@@ -1,11 +1,12 @@
 /*
- * moments.c - mean and sum of squares about it, and the affine map that goes back: what losses made
- * of a row's sums need. Both are bound by memory: the second sweep over a block finds it in L1.
+ * moments.c - mean and sum of squares about it, and the affine map that goes back: what losses
+ * made of a row's sums need. Both are bound by memory: the second sweep over a block finds it
+ * in L1.
  *
- * The first sweep finds the mean about the block's first entry; the second adds up squares about that
- * mean, rounded, and puts right what the rounding left. So neither an offset of all entries nor an
- * outlier costs precision. Blocks are merged in double. Squares that would leave float32's range send
- * a block to plain double arithmetic.
+ * The first sweep finds the mean about the block's first entry; the second adds up squares
+ * about that mean, rounded, and puts right what the rounding left. So neither an offset of all
+ * entries nor an outlier costs precision. Blocks are merged in double. Squares that would leave
+ * float32's range send a block to plain double arithmetic.
  */
 #include "vec.h"
 

@@ -1,6 +1,6 @@
 /*
- * pair.c - two rows at once: a softmax and a second row (a teacher's logits, or the row itself), for
- * losses that compare two distributions. One read of each in either pass.
+ * pair.c - two rows at once: a softmax and a second row (a teacher's logits, or the row
+ * itself), for losses that compare two distributions. One read of each in either pass.
  *
  * lse_dot keeps its reference as lse.c does, and scales the weighted sums with the sum.
  */
@@ -15,7 +15,9 @@ enum { LANE_BLOCK = 16 * 2 * VF_LEN };
 /* The same for Jensen-Shannon, whose sums start anew in double. */
 enum { JS_BLOCK = 32 * VF_LEN };
 
-typedef struct sums { float max, sum, first, second; } sums;
+typedef struct sums {
+    float max, sum, first, second;
+} sums;
 
 /* What v is: x - y, or x - shift where y is NULL; or y - shift. */
 enum pairing { DIFFERENCE, CROSS };
@@ -97,8 +99,8 @@ void KERNEL(lse_dot)(size_t n, const float *x, const float *y, float shift, cons
         dot_blocks(n, x, y, shift, arg, part, dot, DIFFERENCE, false);
 }
 
-void KERNEL(lse_cross)(size_t n, const float *x, const float *y, float shift, const exp_arg *arg,
-                       lse_part *part, double dot[2])
+void KERNEL(lse_cross)(size_t n, const float *x, const float *y, float shift,
+                       const exp_arg *arg, lse_part *part, double dot[2])
 {
     if (arg->plain)
         dot_blocks(n, x, y, shift, arg, part, dot, CROSS, true);
@@ -112,9 +114,9 @@ static inline void emit2(size_t n, const float *x, const exp_out *ex, const floa
     const exp_consts kx = exp_setup(&ex->arg, ex->ref, ex->a);
     const exp_consts ky = exp_setup(&ey->arg, ey->ref, ey->a);
     const vf zero = vf_set(0.0f), masked = vf_set(-INFINITY);
-#define BOTH(i, end)                                                                               \
-    vf_sel(vf_eq(load_at(x, i, end, -INFINITY), masked), zero,                                     \
-           vf_add(exp_vec(load_at(x, i, end, -INFINITY), &kx, plain),                              \
+#define BOTH(i, end)                                                                           \
+    vf_sel(vf_eq(load_at(x, i, end, -INFINITY), masked), zero,                                 \
+           vf_add(exp_vec(load_at(x, i, end, -INFINITY), &kx, plain),                          \
                   exp_vec(load_at(y, i, end, -INFINITY), &ky, plain)))
     EMIT_LOOP(BOTH);
 #undef BOTH
@@ -138,20 +140,20 @@ static inline vf linear_vec(vf x, vf y, const exp_consts *k, vf slope, vf c, boo
     return vf_sel(vf_eq(p, zero), zero, line);
 }
 
-static inline void emit_linear(size_t n, const float *x, const exp_out *e, float b, const float *y,
-                               float shift, float *d, int store, bool plain)
+static inline void emit_linear(size_t n, const float *x, const exp_out *e, float b,
+                               const float *y, float shift, float *d, int store, bool plain)
 {
     const exp_consts k = exp_setup(&e->arg, e->ref, e->a);
     const vf off = vf_set(shift), slope = vf_set(b), c = vf_set(e->c);
-#define LINEAR(i, end)                                                                             \
-    linear_vec(load_at(x, i, end, -INFINITY), y ? load_at(y, i, end, 0.0f) : off, &k, slope, c,    \
-               plain)
+#define LINEAR(i, end)                                                                         \
+    linear_vec(load_at(x, i, end, -INFINITY), y ? load_at(y, i, end, 0.0f) : off, &k, slope,   \
+               c, plain)
     EMIT_LOOP(LINEAR);
 #undef LINEAR
 }
 
-void KERNEL(exp_emit_linear)(size_t n, const float *x, const exp_out *e, float b, const float *y,
-                             float shift, float *d, int store)
+void KERNEL(exp_emit_linear)(size_t n, const float *x, const exp_out *e, float b,
+                             const float *y, float shift, float *d, int store)
 {
     if (e->arg.plain)
         emit_linear(n, x, e, b, y, shift, d, store, true);
@@ -159,9 +161,10 @@ void KERNEL(exp_emit_linear)(size_t n, const float *x, const exp_out *e, float b
         emit_linear(n, x, e, b, y, shift, d, store, false);
 }
 
-/* ---- Jensen-Shannon --------------------------------------------------------------------------- */
+/* ---- Jensen-Shannon ---------------------------------------------------------------------- */
 
-/* log(p / m), m = share q + rest p; 0 where p is too small to count: its quotient has no digits. */
+/* log(p / m), m = share q + rest p; 0 where p is too small to count: its quotient has no
+   digits. */
 static inline vf log_share(vf p, vf q, vf share, vf rest)
 {
     vf m = vf_fma(share, q, vf_mul(rest, p));
@@ -212,8 +215,8 @@ static inline void js_row(size_t n, const float *x, const exp_out *ex, const flo
     const exp_consts kx = exp_setup(&ex->arg, ex->ref, ex->a);
     const exp_consts ky = exp_setup(&ey->arg, ey->ref, ey->a);
     const vf w = vf_set(share), rest = vf_set(1.0f - share), vb = vf_set(b), vc = vf_set(c);
-#define JS(i, end)                                                                                 \
-    js_vec(exp_vec(load_at(x, i, end, -INFINITY), &kx, plain),                                     \
+#define JS(i, end)                                                                             \
+    js_vec(exp_vec(load_at(x, i, end, -INFINITY), &kx, plain),                                 \
            exp_vec(load_at(y, i, end, -INFINITY), &ky, plain), w, rest, vb, vc)
     EMIT_LOOP(JS);
 #undef JS

@@ -6,7 +6,8 @@
 
 #define AHEAD (6 * 1024 / 4)
 
-/* Floats after which sums start anew in a second sum: the more a lane adds up, the more it errs. */
+/* Floats after which sums start anew in a second sum: the more a lane adds up, the more it
+   errs. */
 enum { LANE_BLOCK = 64 * VF_LEN };
 
 /* v = load of x at i, fill past the end; for loops that step by whole vectors. */
@@ -30,7 +31,8 @@ float KERNEL(max)(size_t n, const float *x)
     for (; i + 4 * VF_LEN <= n; i += 4 * VF_LEN) {
         for (size_t p = 0; p < 4 * VF_LEN; p += 16) vf_prefetch(x + i + p + AHEAD);
         m0 = vf_max(m0, vf_load(x + i)), m1 = vf_max(m1, vf_load(x + i + VF_LEN));
-        m2 = vf_max(m2, vf_load(x + i + 2 * VF_LEN)), m3 = vf_max(m3, vf_load(x + i + 3 * VF_LEN));
+        m2 = vf_max(m2, vf_load(x + i + 2 * VF_LEN)),
+        m3 = vf_max(m3, vf_load(x + i + 3 * VF_LEN));
     }
     for (; i < n; i += VF_LEN) m0 = vf_max(m0, load_at(x, i, n, -INFINITY));
     return vf_hmax(vf_max(vf_max(m0, m1), vf_max(m2, m3)));
@@ -70,8 +72,7 @@ double KERNEL(dot)(size_t n, const float *x, const float *y, float shift)
     return sum;
 }
 
-void KERNEL(live_sums)(size_t n, const float *x, const float *w, float shift,
-                       double out[3])
+void KERNEL(live_sums)(size_t n, const float *x, const float *w, float shift, double out[3])
 {
     const vf off = vf_set(shift);
     const vf zero = vf_set(0.0f), one = vf_set(1.0f), masked = vf_set(-INFINITY);
@@ -95,8 +96,8 @@ void KERNEL(live_sums)(size_t n, const float *x, const float *w, float shift,
     }
 }
 
-void KERNEL(target_mix)(size_t n, const float *x, const float *q, float p, float u, const float *w,
-                        float *out)
+void KERNEL(target_mix)(size_t n, const float *x, const float *q, float p, float u,
+                        const float *w, float *out)
 {
     const vf zero = vf_set(0.0f), one = vf_set(1.0f), masked = vf_set(-INFINITY);
     for (size_t i = 0; i < n; i += VF_LEN) {
@@ -113,9 +114,12 @@ static inline size_t stream_head(const float *y, size_t n)
     return head < n ? head : n;
 }
 
-/* In the low part -inf * 0 would be NaN, and an infinity could meet one of the other sign: there x
-   is clamped to where the high part is finite. */
-static inline float log_low(const log_arg *a) { return -3.0e38f / (a->s_hi > 1 ? a->s_hi : 1.0f); }
+/* In the low part -inf * 0 would be NaN, and an infinity could meet one of the other sign:
+   there x is clamped to where the high part is finite. */
+static inline float log_low(const log_arg *a)
+{
+    return -3.0e38f / (a->s_hi > 1 ? a->s_hi : 1.0f);
+}
 
 static inline vf log_vec(vf x, const log_arg *a, float low)
 {
@@ -151,7 +155,8 @@ void KERNEL(log_emit)(size_t n, const float *x, const log_arg *arg, float *y, in
     log_part(i, n, x, &a, low, y);
 }
 
-void KERNEL(softmax_bwd)(size_t n, const float *y, const float *dy, float dot, float s, float *dx)
+void KERNEL(softmax_bwd)(size_t n, const float *y, const float *dy, float dot, float s,
+                         float *dx)
 {
     const vf zero = vf_set(0.0f), d = vf_set(dot), f = vf_set(s);
     for (size_t i = 0; i < n; i += VF_LEN) {

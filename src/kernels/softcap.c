@@ -1,9 +1,9 @@
 /*
  * softcap.c - cap * tanh(x / cap), and its slope.
  *
- * With e = exp(-2 |z|) the slope of tanh(z) is 4 e / (1 + e)^2, which keeps its relative precision
- * where tanh is near 1 and 1 - tanh^2 would not. Relative error of both below 5e-7. NaN stays NaN; -inf
- * (a masked class) stays -inf, with slope 0.
+ * With e = exp(-2 |z|) the slope of tanh(z) is 4 e / (1 + e)^2, which keeps its relative
+ * precision where tanh is near 1 and 1 - tanh^2 would not. Relative error of both below 5e-7.
+ * NaN stays NaN; -inf (a masked class) stays -inf, with slope 0.
  */
 #include "elementary.h"
 

@@ -1,7 +1,7 @@
 /*
- * softmax_row.c - softmax of a row that is in the cache and stays there: maximum, then one exp an
- * element, stored as it is, then one multiplication. Loads and stores are cheap there, and the
- * exponential is all that counts. Rows of up to 4 vectors never leave the registers.
+ * softmax_row.c - softmax of a row that is in the cache and stays there: maximum, then one exp
+ * an element, stored as it is, then one multiplication. Loads and stores are cheap there, and
+ * the exponential is all that counts. Rows of up to 4 vectors never leave the registers.
  */
 #include "exp.h"
 
@@ -17,7 +17,9 @@ static inline bool ordinary(float max, const exp_arg *arg)
 }
 
 /* e / sum; 0 where that would be subnormal, in any floating-point mode. */
-typedef struct share { vf inv, least; } share;
+typedef struct share {
+    vf inv, least;
+} share;
 
 static inline share share_of(float sum)
 {
@@ -30,12 +32,14 @@ static inline vf share_vec(vf e, const share *s)
 }
 
 /*
- * A row of so few vectors is all latency. The reference is taken from x[0], so that exponentials
- * need not wait for the maximum; where that is more than 2^RISE above, all is done again.
+ * A row of so few vectors is all latency. The reference is taken from x[0], so that
+ * exponentials need not wait for the maximum; where that is more than 2^RISE above, all is done
+ * again.
  */
 #define RISE 30.0f
 
-static inline float small_exp(size_t vecs, const vf *v, const exp_arg *arg, float ref, vf *e, bool plain)
+static inline float small_exp(size_t vecs, const vf *v, const exp_arg *arg, float ref, vf *e,
+                              bool plain)
 {
     const exp_consts k = exp_setup(arg, ref, 1.0f);
     vf s = vf_set(0.0f);
@@ -43,8 +47,8 @@ static inline float small_exp(size_t vecs, const vf *v, const exp_arg *arg, floa
     return vf_hsum(s);
 }
 
-static inline bool small_row(size_t n, const float *x, const exp_arg *arg, float *y, lse_part *part,
-                             size_t vecs, bool plain)
+static inline bool small_row(size_t n, const float *x, const exp_arg *arg, float *y,
+                             lse_part *part, size_t vecs, bool plain)
 {
     vf v[4], e[4], m;
     size_t tail = n - (vecs - 1) * VF_LEN;
@@ -75,8 +79,8 @@ static inline bool small_row(size_t n, const float *x, const exp_arg *arg, float
 enum { LANE_BLOCK = 16 * 4 * VF_LEN };
 
 /* ahead: where the next row is. It is fetched here, where memory would else be idle. */
-static inline float exp_block(size_t n, const float *x, const exp_consts *k, float *y, bool plain,
-                              size_t ahead)
+static inline float exp_block(size_t n, const float *x, const exp_consts *k, float *y,
+                              bool plain, size_t ahead)
 {
     vf s0 = vf_set(0.0f), s1 = s0, s2 = s0, s3 = s0, sum = s0;
     size_t i = 0;
@@ -85,8 +89,10 @@ static inline float exp_block(size_t n, const float *x, const exp_consts *k, flo
             sum = vf_add(sum, vf_add(vf_add(s0, s1), vf_add(s2, s3)));
             s0 = s1 = s2 = s3 = vf_set(0.0f);
         }
-        vf a = exp_vec(vf_load(x + i), k, plain), b = exp_vec(vf_load(x + i + VF_LEN), k, plain);
-        vf c = exp_vec(vf_load(x + i + 2 * VF_LEN), k, plain), d = exp_vec(vf_load(x + i + 3 * VF_LEN), k, plain);
+        vf a = exp_vec(vf_load(x + i), k, plain),
+           b = exp_vec(vf_load(x + i + VF_LEN), k, plain);
+        vf c = exp_vec(vf_load(x + i + 2 * VF_LEN), k, plain),
+           d = exp_vec(vf_load(x + i + 3 * VF_LEN), k, plain);
         for (size_t p = 0; p < 4 * VF_LEN; p += 16) vf_prefetch(x + ahead + i + p);
         s0 = vf_add(s0, a), s1 = vf_add(s1, b), s2 = vf_add(s2, c), s3 = vf_add(s3, d);
         vf_store(y + i, a), vf_store(y + i + VF_LEN, b);
@@ -101,8 +107,8 @@ static inline float exp_block(size_t n, const float *x, const exp_consts *k, flo
     return vf_hsum(vf_add(sum, vf_add(vf_add(s0, s1), vf_add(s2, s3))));
 }
 
-static inline double exp_segment(size_t n, const float *x, const exp_consts *k, float *y, bool plain,
-                                 size_t ahead)
+static inline double exp_segment(size_t n, const float *x, const exp_consts *k, float *y,
+                                 bool plain, size_t ahead)
 {
     double sum = 0;
     for (size_t i = 0; i < n; i += KERNEL_BLOCK) {
@@ -131,8 +137,8 @@ static inline void share_row(size_t n, float *y, float sum)
     if (i < n) vf_store_n(y + i, share_vec(vf_load_n(y + i, n - i, 0.0f), &s), n - i);
 }
 
-static inline bool any_row(size_t n, const float *x, const exp_arg *arg, float *y, lse_part *part,
-                           bool plain)
+static inline bool any_row(size_t n, const float *x, const exp_arg *arg, float *y,
+                           lse_part *part, bool plain)
 {
     if (n <= VF_LEN) return small_row(n, x, arg, y, part, 1, plain);
     if (n <= 2 * VF_LEN) return small_row(n, x, arg, y, part, 2, plain);

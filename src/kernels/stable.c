@@ -1,9 +1,9 @@
 /*
  * stable.c - StableMax: s(z) = 1 + z for z >= 0 and 1 / (1 - z) below, in place of exp(z).
  *
- * With u = 1 + |z|: s is u or 1 / u, log s is +-log u, and d log s / dz is 1 / u. s spans 2^-128 to
- * 2^128, and a row has no maximum that could be taken off (s is not shift invariant): sums are kept
- * in two parts, each scaled to where float32 neither overflows nor flushes.
+ * With u = 1 + |z|: s is u or 1 / u, log s is +-log u, and d log s / dz is 1 / u. s spans
+ * 2^-128 to 2^128, and a row has no maximum that could be taken off (s is not shift invariant):
+ * sums are kept in two parts, each scaled to where float32 neither overflows nor flushes.
  *
  * Paper: "Grokking at the Edge of Numerical Stability" (2025). Errors: tests/kernels/bounds.h.
  */
@@ -72,7 +72,7 @@ void KERNEL(stable_dot)(size_t n, const float *x, float inv_t, const float *q, d
     }
 }
 
-/* ---- Pass 2: whole lines past the caches, or ordinary stores ------------------------------ */
+/* ---- Pass 2: whole lines past the caches, or ordinary stores ----------------------------- */
 
 enum form { PROB, LOG, GRAD, GRAD_Q };
 

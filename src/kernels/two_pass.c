@@ -1,19 +1,20 @@
 /*
- * two_pass.c - the three forms that "The Two-Pass Softmax Algorithm" (2020) compares, as the paper
- * and its official code have them. For the comparison and as a reference: slg_softmax by itself
- * uses other kernels.
+ * two_pass.c - the three forms that "The Two-Pass Softmax Algorithm" (2020) compares, as
+ * the paper and its official code have them. For the comparison and as a reference: slg_softmax
+ * by itself uses other kernels.
  *
- *   two-pass   exp(x) = m 2^n, with n a float of its own, summed as pairs; then (m / sum) 2^(n - E)
+ *   two-pass   exp(x) = m 2^n, with n a float of its own, summed as pairs; then (m / sum)
+ *              2^(n - E)
  *   recompute  maximum; sum of exp(x - max); exp(x - max) again, times 1 / sum
  *   reload     maximum; exp(x - max) stored and summed; what was stored, times 1 / sum
  *
  * They advance six vectors a step, each operation for all of them, so that one's latency hides
- * behind the others. A step takes the maximum of its n's and of the sum's once, and scales the sum
- * once; its own terms are added up first. Sums: float32 within a block, double across.
+ * behind the others. A step takes the maximum of its n's and of the sum's once, and scales
+ * the sum once; its own terms are added up first. Sums: float32 within a block, double across.
  *
- * Beside the paper's code: -inf makes 0 (it is clamped; there it makes NaN), and a temperature is
- * folded into the reduction. Error of m: 2 ulp for |x| <= 1000. Relative error of results from
- * 2^-125 up: 7e-7 for |x / T| <= 1000 (seen: 6.2e-7), at any n.
+ * Beside the paper's code: -inf makes 0 (it is clamped; there it makes NaN), and a temperature
+ * is folded into the reduction. Error of m: 2 ulp for |x| <= 1000. Relative error of results
+ * from 2^-125 up: 7e-7 for |x / T| <= 1000 (seen: 6.2e-7), at any n.
  */
 #include "vec.h"
 
@@ -34,8 +35,8 @@ enum { PAIR_STEP = 6, PAIR_ACCS = 2, OUT_STEP = 6, SUM_STEP = 6, MUL_STEP = 4 };
 enum { BLOCK = 256 * VF_LEN };
 
 /*
- * The statement for j = 0 .. count - 1, written out: as a loop, compilers unroll it too late to keep
- * the arrays of a step in registers.
+ * The statement for j = 0 .. count - 1, written out: as a loop, compilers unroll it too late
+ * to keep the arrays of a step in registers.
  */
 enum { STEP_MAX = 16 }; /* 8; the rest is for indices in statements that are left out */
 #define EACH_AT(i, count, ...)                                                                 \
@@ -217,9 +218,9 @@ bool KERNEL(softmax_two_pass)(size_t n, const float *x, double scale, float *y, 
 
 /*
  * For exp((x - top) / T). Where top / T is far from 0, x - top is exact for all that does not
- * underflow. Nearer to 0 it would be rounded, by as much as 2^-18, and results with it: there the
- * reduction is of x itself, top is taken off the exponent in whole steps, and the rest of it is a
- * factor in the coefficients. T = 1 is PLAIN then, and FAR otherwise.
+ * underflow. Nearer to 0 it would be rounded, by as much as 2^-18, and results with it: there
+ * the reduction is of x itself, top is taken off the exponent in whole steps, and the rest
+ * of it is a factor in the coefficients. T = 1 is PLAIN then, and FAR otherwise.
  */
 static inline consts three_pass_consts(float top, double scale, enum form form)
 {

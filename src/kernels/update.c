@@ -1,7 +1,7 @@
 /*
- * update.c - weight updates in one pass over memory, in place: what counts is bytes. Scalars of the
- * step (bias corrections, rates) come folded; a division and a square root a vector hide behind
- * memory.
+ * update.c - weight updates in one pass over memory, in place: what counts is bytes. Scalars
+ * of the step (bias corrections, rates) come folded; a division and a square root a vector hide
+ * behind memory.
  */
 #include "vec.h"
 
@@ -20,7 +20,8 @@ static inline void store_at(float *x, vf a, size_t len)
 
 void KERNEL(adamw)(size_t n, float *w, const float *g, float *m, float *v, const adamw_arg *a)
 {
-    const vf scale = vf_set(a->grad_scale), decay = vf_set(a->decay_grad), shrink = vf_set(a->shrink);
+    const vf scale = vf_set(a->grad_scale), decay = vf_set(a->decay_grad),
+             shrink = vf_set(a->shrink);
     const vf b1 = vf_set(a->beta1), o1 = vf_set(a->one_beta1), b2 = vf_set(a->beta2);
     const vf o2 = vf_set(a->one_beta2), step = vf_set(a->step), root = vf_set(a->root);
     const vf eps = vf_set(a->eps);
@@ -40,7 +41,8 @@ void KERNEL(adamw)(size_t n, float *w, const float *g, float *m, float *v, const
 
 void KERNEL(sgd)(size_t n, float *w, const float *g, float *v, const sgd_arg *a)
 {
-    const vf scale = vf_set(a->grad_scale), decay = vf_set(a->decay_grad), shrink = vf_set(a->shrink);
+    const vf scale = vf_set(a->grad_scale), decay = vf_set(a->decay_grad),
+             shrink = vf_set(a->shrink);
     const vf lr = vf_set(a->lr), mu = vf_set(a->momentum), fresh = vf_set(a->one_dampening);
     for (size_t i = 0; i < n; i += VF_LEN) {
         size_t len = n - i < VF_LEN ? n - i : VF_LEN;

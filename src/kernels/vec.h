@@ -1,17 +1,18 @@
 /*
  * vec.h - vectors of floats that mean the same on every ISA. A kernel file is compiled once for
- * each; what it calls here is inlined. Kernels differ between ISAs by the order of their sums and
- * by results that underflow, in nothing else.
+ * each; what it calls here is inlined. Kernels differ between ISAs by the order of their sums
+ * and by results that underflow, in nothing else.
  *
  *   vf_max(a, b), vf_min(a, b)   b if either is NaN: so vf_max(limit, x) lets a NaN x pass, and
  *                                vf_max(acc, x) forgets an earlier NaN of acc
  *   vf_fma(a, b, c)              a * b + c, rounded once; vf_fnma: c - a * b
- *   vf_shift2(p, t)              p * 2^k for t = VF_MAGIC + k, k a whole number in [VF_MIN_K, 127];
- *                                0 at VF_MIN_K; p finite
- *   vf_round_whole(a)            nearest whole number, ties to even, for |a| < 2^22; a larger a, inf
- *                                and NaN stay as large, inf and NaN
- *   vf_scale2(m, d)              m * 2^d for d a whole number <= 0; 0 for d = -inf; below -126 it
- *                                may be 0 early. Finite m; NaN if m is NaN and d > -inf or NaN
+ *   vf_shift2(p, t)              p * 2^k for t = VF_MAGIC + k, k a whole number in [VF_MIN_K,
+ *                                127]; 0 at VF_MIN_K; p finite
+ *   vf_round_whole(a)            nearest whole number, ties to even, for |a| < 2^22; a larger
+ *                                a, inf and NaN stay as large, inf and NaN
+ *   vf_scale2(m, d)              m * 2^d for d a whole number <= 0; 0 for d = -inf; below -126
+ *                                it may be 0 early. Finite m; NaN if m is NaN and d > -inf or
+ *                                NaN
  *   vf_scale2_add(m, d, sum)     vf_scale2(m, d) + sum
  *   vf_frexp(a, &e)              a as m * 2^e, m returned, within [sqrt(1/2), sqrt(2))
  *   vf_load_n(p, n, fill)        first n lanes from p, nothing else is read; the rest fill

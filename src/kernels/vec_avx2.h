@@ -28,7 +28,10 @@ static inline vf vf_load_n(const float *p, size_t n, float fill)
     __m256i m = vm_first_n(n);
     return _mm256_blendv_ps(vf_set(fill), _mm256_maskload_ps(p, m), _mm256_castsi256_ps(m));
 }
-static inline void vf_store_n(float *p, vf a, size_t n) { _mm256_maskstore_ps(p, vm_first_n(n), a); }
+static inline void vf_store_n(float *p, vf a, size_t n)
+{
+    _mm256_maskstore_ps(p, vm_first_n(n), a);
+}
 
 static inline vf vf_add(vf a, vf b) { return _mm256_add_ps(a, b); }
 static inline vf vf_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
@@ -50,7 +53,10 @@ static inline vm vf_gt(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_GT_OQ); }
 static inline vm vf_eq(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
 static inline vf vf_sel(vm m, vf a, vf b) { return _mm256_blendv_ps(b, a, m); }
 static inline bool vm_any(vm m) { return _mm256_movemask_ps(m) != 0; }
-static inline size_t vm_first(vm m) { return (size_t)__builtin_ctz((unsigned)_mm256_movemask_ps(m)); }
+static inline size_t vm_first(vm m)
+{
+    return (size_t)__builtin_ctz((unsigned)_mm256_movemask_ps(m));
+}
 
 static inline vf vf_shift2(vf p, vf t)
 {

@@ -65,8 +65,8 @@ static inline vf vf_round_whole(vf a)
 static inline vf vf_scale2(vf m, vf d) { return _mm512_scalef_ps(m, d); }
 static inline vf vf_scale2_add(vf m, vf d, vf sum) { return vf_add(sum, vf_scale2(m, d)); }
 
-/* a 2^(k/16) for t = VF_MAGIC + k, the table holding the bits of a 2^(j/16) less j << 19: a shift,
-   a permutation (which looks at the low 4 bits of t alone) and an integer addition. */
+/* a 2^(k/16) for t = VF_MAGIC + k, the table holding the bits of a 2^(j/16) less j << 19:
+   a shift, a permutation (which looks at the low 4 bits of t alone) and an integer addition. */
 static inline vf vf_pow16(vf t, vf table)
 {
     __m512i w = _mm512_castps_si512(t);

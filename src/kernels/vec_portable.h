@@ -15,7 +15,7 @@ typedef uint32_t vu __attribute__((vector_size(16)));
 #define VF_MIN_K (-127)
 
 static inline vf vf_set(float a) { return (vf){ a, a, a, a }; }
-static inline vf vf_load(const float *p) { return (vf)*(const vf_unaligned *)p; }
+static inline vf vf_load(const float *p) { return (vf) * (const vf_unaligned *)p; }
 static inline void vf_store(float *p, vf a) { *(vf_unaligned *)p = (vf_unaligned)a; }
 #if defined(__SSE2__)
 #include <emmintrin.h>
@@ -158,8 +158,10 @@ static inline uint16_t f16_narrow(float x)
     sign = (w >> 16) & 0x8000;
     w &= 0x7FFFFFFF;
     if (w > 0x7F800000) return (uint16_t)(sign | 0x7E00 | ((w >> 13) & 0x3FF)); /* NaN */
-    if (w >= 0x477FF000) return (uint16_t)(sign | 0x7C00);                      /* to infinity */
-    if (w < 0x38800000) { /* subnormal: adding 0.5 rounds at 2^-24 */
+    if (w >= 0x477FF000)
+        return (uint16_t)(sign | 0x7C00); /* to
+                                                                                   infinity */
+    if (w < 0x38800000) {                 /* subnormal: adding 0.5 rounds at 2^-24 */
         float y;
         memcpy(&y, &w, 4);
         y += 0.5f;

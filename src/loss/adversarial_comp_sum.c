@@ -1,7 +1,7 @@
 /*
- * adversarial_comp_sum.c - see robust.h. The clean scores are the engine's logits, with rho in their
- * temperature; the perturbed ones its teacher, which here has a gradient too. Margins are taken in
- * double: their changes are differences of differences.
+ * adversarial_comp_sum.c - see robust.h. The clean scores are the engine's logits, with rho in
+ * their temperature; the perturbed ones its teacher, which here has a gradient too. Margins are
+ * taken in double: their changes are differences of differences.
  */
 #include "softlogit/robust.h"
 
@@ -38,9 +38,9 @@ typedef struct margins {
     const float *a, *h;
     double a_unit, h_unit; /* 1 / temperature */
     int64_t cols, target;
-    double at_target;      /* A - H there */
-    double r;              /* norm of the change; NaN where a row is not finite or masked */
-    double sum;            /* of e / r */
+    double at_target; /* A - H there */
+    double r;         /* norm of the change; NaN where a row is not finite or masked */
+    double sum;       /* of e / r */
 } margins;
 
 /* e[k] = D(A)[k] - D(H)[k], 0 where a class does not count. */
@@ -83,8 +83,8 @@ static void put_change(const margins *m, double factor, float *d)
 }
 
 /* Comp-sum's own gradient, into d. */
-static void comp_sum_grad(const loss_call *c, const loss_row *r, double log_slope, const float *x,
-                          float *d)
+static void comp_sum_grad(const loss_call *c, const loss_row *r, double log_slope,
+                          const float *x, float *d)
 {
     double factor = loss_factor(r);
     if (r->a * factor <= LARGE_SLOPE || r->rest.kind == ROW_MASKED)
@@ -99,7 +99,8 @@ static void whole(const loss_call *c, loss_row *r, const float *x, const float *
 {
     const slg_adversarial_comp_sum_opts *o = c->opts;
     const double t_temperature = source_temperature(&c->teacher, r->row);
-    margins m = margins_of(t, t_temperature, x, r->temperature / o->rho, c->src.cols, r->target);
+    margins m =
+        margins_of(t, t_temperature, x, r->temperature / o->rho, c->src.cols, r->target);
     double v = comp_sum_v(r->log_odds), log_slope = comp_sum_log_slope(o->tau, v);
     r->extra[0] = m.r;
     r->loss = r->weight * (comp_sum_value(o->tau, v) + o->nu * m.r);
@@ -112,7 +113,8 @@ static void whole(const loss_call *c, loss_row *r, const float *x, const float *
         comp_sum_grad(c, r, log_slope, x, d);
         for (int64_t k = 0; k < m.cols; k++) d[k] -= (float)(m.h_unit * (double)scratch[k]);
     }
-    for (int64_t k = 0; k < m.cols && r->dt; k++) r->dt[k] = (float)(m.a_unit * (double)scratch[k]);
+    for (int64_t k = 0; k < m.cols && r->dt; k++)
+        r->dt[k] = (float)(m.a_unit * (double)scratch[k]);
 }
 
 static int64_t scratch_floats(int64_t cols) { return cols; }
@@ -130,10 +132,12 @@ static const loss_method method = {
     .scratch_floats = scratch_floats,
 };
 
-static slg_status in_range(slg_ctx *ctx, const char *name, double value, double low, double high)
+static slg_status in_range(slg_ctx *ctx, const char *name, double value, double low,
+                           double high)
 {
     if (value >= low && value <= high) return SLG_OK;
-    return slg_fail(ctx, SLG_ERR_RANGE, "%s is %g, must be from %g to %g", name, value, low, high);
+    return slg_fail(ctx, SLG_ERR_RANGE, "%s is %g, must be from %g to %g", name, value, low,
+                    high);
 }
 
 static slg_status adversarial(slg_ctx *ctx, const slg_logits *clean, const slg_targets *targets,
@@ -151,13 +155,15 @@ static slg_status adversarial(slg_ctx *ctx, const slg_logits *clean, const slg_t
     SLG_TRY(options_read(ctx, "clean", clean, &scaled, sizeof scaled));
     SLG_TRY(in_range(ctx, "clean.temperature", scaled.temperature, 1e-24, 1e24));
     scaled.temperature *= o.rho;
-    return loss_run_pair(ctx, &method, &o, o.reduction, &scaled, targets, out, dclean, dperturbed);
+    return loss_run_pair(ctx, &method, &o, o.reduction, &scaled, targets, out, dclean,
+                         dperturbed);
 }
 
 slg_status slg_adversarial_comp_sum(slg_ctx *ctx, const slg_logits *clean,
                                     const slg_targets *targets,
-                                    const slg_adversarial_comp_sum_opts *opts, slg_loss_out *out,
-                                    slg_logits_grad *dclean, slg_logits_grad *dperturbed)
+                                    const slg_adversarial_comp_sum_opts *opts,
+                                    slg_loss_out *out, slg_logits_grad *dclean,
+                                    slg_logits_grad *dperturbed)
 {
     if (!ctx) return SLG_ERR_NULL;
     op_begin(ctx, "slg_adversarial_comp_sum");
@@ -166,11 +172,11 @@ slg_status slg_adversarial_comp_sum(slg_ctx *ctx, const slg_logits *clean,
 
 /* ---- The attack's inner gradient --------------------------------------------------------- */
 
-static void whole_change(const loss_call *c, loss_row *r, const float *x, const float *t, float *d,
-                         float *scratch)
+static void whole_change(const loss_call *c, loss_row *r, const float *x, const float *t,
+                         float *d, float *scratch)
 {
-    margins m = margins_of(x, r->temperature, t, source_temperature(&c->teacher, r->row), c->src.cols,
-                           r->target);
+    margins m = margins_of(x, r->temperature, t, source_temperature(&c->teacher, r->row),
+                           c->src.cols, r->target);
     (void)scratch;
     r->loss = r->weight == 0 ? 0 : r->weight * m.r;
     if (d) put_change(&m, r->weight * r->scale * m.a_unit, d);

@@ -1,7 +1,7 @@
 /*
- * align_gradients.c - see dual_head.h. One pass for the products, cut into ranges that depend on the
- * shape alone and added up in order, so that their number and the threads do not show; one pass that
- * writes, only where there is something to write.
+ * align_gradients.c - see dual_head.h. One pass for the products, cut into ranges that depend
+ * on the shape alone and added up in order, so that their number and the threads do not show;
+ * one pass that writes, only where there is something to write.
  */
 #include "core/options.h"
 #include "core/tensor.h"
@@ -24,7 +24,9 @@ void slg_align_gradients_out_init(slg_align_gradients_out *out, size_t size)
 
 enum { PIECE = 1 << 16 }; /* elements of a task, or a whole row's blocks more */
 
-typedef struct piece_sums { double v[3]; } piece_sums; /* g1 g2, g1 g1, g2 g2 */
+typedef struct piece_sums {
+    double v[3];
+} piece_sums; /* g1 g2, g1 g1, g2 g2 */
 
 /* data NULL: the list has no such tensor. Tasks: `per_row` to a row, or `rows` rows to one. */
 typedef struct grad_pair {
@@ -33,7 +35,7 @@ typedef struct grad_pair {
     int64_t rows, cols;
     int64_t row_group, col_group; /* rows and columns of a task */
     int64_t tasks;
-    piece_sums *sums;             /* [tasks] */
+    piece_sums *sums;                 /* [tasks] */
     double from_main, from_auxiliary; /* what is written: their combination */
     bool to_main;
 } grad_pair;
@@ -59,7 +61,8 @@ static grad_pair pair_of(slg_ctx *ctx, const slg_tensor *a, const slg_tensor *b)
     if (p.rows == 0 || p.cols == 0) return p;
     p.col_group = p.cols < PIECE ? p.cols : PIECE;
     p.row_group = PIECE / p.col_group;
-    p.tasks = ((p.rows + p.row_group - 1) / p.row_group) * ((p.cols + p.col_group - 1) / p.col_group);
+    p.tasks =
+        ((p.rows + p.row_group - 1) / p.row_group) * ((p.cols + p.col_group - 1) / p.col_group);
     return p;
 }
 
@@ -143,8 +146,9 @@ static slg_status check_apart(slg_ctx *ctx, int64_t count, slg_tensor *const *ma
             const slg_tensor *a = i < count ? main[i] : auxiliary[i - count];
             const slg_tensor *b = j < count ? main[j] : auxiliary[j - count];
             if (a && b && (tensor_clash(a, b) || (a->data == b->data && tensor_size(a) > 0)))
-                return slg_fail(ctx, SLG_ERR_STRIDE, "tensors %lld and %lld overlap (main first)",
-                                (long long)j, (long long)i);
+                return slg_fail(ctx, SLG_ERR_STRIDE,
+                                "tensors %lld and %lld overlap (main first)", (long long)j,
+                                (long long)i);
         }
     return SLG_OK;
 }
@@ -152,11 +156,14 @@ static slg_status check_apart(slg_ctx *ctx, int64_t count, slg_tensor *const *ma
 static slg_status check(slg_ctx *ctx, int64_t count, slg_tensor *const *main,
                         slg_tensor *const *auxiliary, const slg_align_gradients_opts *o)
 {
-    if (count < 0) return slg_fail(ctx, SLG_ERR_RANGE, "count is %lld, must be at least 0", (long long)count);
-    if (count > 0 && !(main && auxiliary)) return slg_fail(ctx, SLG_ERR_NULL, "main or auxiliary is NULL");
+    if (count < 0)
+        return slg_fail(ctx, SLG_ERR_RANGE, "count is %lld, must be at least 0",
+                        (long long)count);
+    if (count > 0 && !(main && auxiliary))
+        return slg_fail(ctx, SLG_ERR_NULL, "main or auxiliary is NULL");
     if ((o->merge != 0 && o->merge != 1) || (o->shared_only != 0 && o->shared_only != 1))
-        return slg_fail(ctx, SLG_ERR_RANGE, "merge is %d, shared_only %d, must be 0 or 1", o->merge,
-                        o->shared_only);
+        return slg_fail(ctx, SLG_ERR_RANGE, "merge is %d, shared_only %d, must be 0 or 1",
+                        o->merge, o->shared_only);
     if (o->reserved != 0)
         return slg_fail(ctx, SLG_ERR_OPTIONS, "opts.reserved is %d, must be 0", o->reserved);
     for (int64_t i = 0; i < count; i++) SLG_TRY(check_pair(ctx, i, main[i], auxiliary[i], o));
@@ -218,7 +225,8 @@ static slg_status align(slg_ctx *ctx, int64_t count, slg_tensor *const *main,
 }
 
 slg_status slg_align_gradients(slg_ctx *ctx, int64_t count, slg_tensor *const *main,
-                               slg_tensor *const *auxiliary, const slg_align_gradients_opts *opts,
+                               slg_tensor *const *auxiliary,
+                               const slg_align_gradients_opts *opts,
                                slg_align_gradients_out *out)
 {
     if (!ctx) return SLG_ERR_NULL;

@@ -66,7 +66,8 @@ static void attack_row(const attack *a, int64_t row)
     if (isnan(distance)) shrink = NAN;
     for (int64_t c = 0; c < cols; c++) {
         double x0 = rows_get(&a->x0, row, c), d = shrink * moved(a, row, c, x0, length);
-        if (o->ball == SLG_BALL_LINF) d = d > o->radius ? o->radius : d < -o->radius ? -o->radius : d;
+        if (o->ball == SLG_BALL_LINF)
+            d = d > o->radius ? o->radius : d < -o->radius ? -o->radius : d;
         double y = x0 + d;
         rows_put(&a->y, row, c, y < o->low ? o->low : y > o->high ? o->high : y);
     }
@@ -77,7 +78,8 @@ static void attack_range(void *arg, int64_t task, int32_t worker)
     const attack *a = arg;
     int64_t to = pool_range_start(a->x0.count, a->ranges, task + 1);
     (void)worker;
-    for (int64_t r = pool_range_start(a->x0.count, a->ranges, task); r < to; r++) attack_row(a, r);
+    for (int64_t r = pool_range_start(a->x0.count, a->ranges, task); r < to; r++)
+        attack_row(a, r);
 }
 
 static slg_status check_options(slg_ctx *ctx, const slg_attack_opts *opts, slg_attack_opts *o)
@@ -85,15 +87,16 @@ static slg_status check_options(slg_ctx *ctx, const slg_attack_opts *opts, slg_a
     *o = defaults;
     SLG_TRY(options_read(ctx, "opts", opts, o, sizeof *o));
     if (o->ball != SLG_BALL_LINF && o->ball != SLG_BALL_L2)
-        return slg_fail(ctx, SLG_ERR_RANGE, "ball is %d, must be %d or %d", o->ball, SLG_BALL_LINF,
-                        SLG_BALL_L2);
+        return slg_fail(ctx, SLG_ERR_RANGE, "ball is %d, must be %d or %d", o->ball,
+                        SLG_BALL_LINF, SLG_BALL_L2);
     if (!(o->radius >= 0) || isinf(o->radius))
-        return slg_fail(ctx, SLG_ERR_RANGE, "radius is %g, must be finite and at least 0", o->radius);
+        return slg_fail(ctx, SLG_ERR_RANGE, "radius is %g, must be finite and at least 0",
+                        o->radius);
     if (!isfinite(o->step))
         return slg_fail(ctx, SLG_ERR_RANGE, "step is %g, must be finite", o->step);
     if (!(o->low <= o->high))
-        return slg_fail(ctx, SLG_ERR_RANGE, "low is %g, high %g: low must not be above high", o->low,
-                        o->high);
+        return slg_fail(ctx, SLG_ERR_RANGE, "low is %g, high %g: low must not be above high",
+                        o->low, o->high);
     return SLG_OK;
 }
 

@@ -40,7 +40,8 @@ typedef struct block {
     const float *q, *pos, *w;
 } block;
 
-static block block_of(const loss_call *c, const loss_row *r, int64_t col, int64_t n, float *scratch)
+static block block_of(const loss_call *c, const loss_row *r, int64_t col, int64_t n,
+                      float *scratch)
 {
     const state *s = c->state;
     const kernel_table *k = &c->ctx->k;
@@ -65,7 +66,8 @@ static void reduce(const loss_call *c, loss_row *r, int64_t col, int64_t n, cons
     if (sum == INFINITY) { /* maybe only float32's range: class by class */
         sum = 0;
         for (int64_t i = 0; i < n; i++)
-            sum += k->bce(1, x + i, b.inv_t, b.q + i, b.pos ? b.pos + i : NULL, b.w ? b.w + i : NULL);
+            sum += k->bce(1, x + i, b.inv_t, b.q + i, b.pos ? b.pos + i : NULL,
+                          b.w ? b.w + i : NULL);
     }
     r->sums[0] += sum;
 }
@@ -87,8 +89,8 @@ static void emit(const loss_call *c, const loss_row *r, int64_t col, int64_t n, 
         return;
     }
     const block b = block_of(c, r, col, n, qs);
-    c->ctx->k.bce_emit((size_t)n, x, b.inv_t, b.q, b.pos, b.w, (float)(r->a * loss_factor(r)), d,
-                       store);
+    c->ctx->k.bce_emit((size_t)n, x, b.inv_t, b.q, b.pos, b.w, (float)(r->a * loss_factor(r)),
+                       d, store);
 }
 
 static const loss_method method = {
@@ -117,8 +119,8 @@ static slg_status binary_cross_entropy(slg_ctx *ctx, const slg_logits *logits,
 
 slg_status slg_binary_cross_entropy(slg_ctx *ctx, const slg_logits *logits,
                                     const slg_targets *targets,
-                                    const slg_binary_cross_entropy_opts *opts, slg_loss_out *out,
-                                    slg_logits_grad *grad)
+                                    const slg_binary_cross_entropy_opts *opts,
+                                    slg_loss_out *out, slg_logits_grad *grad)
 {
     if (!ctx) return SLG_ERR_NULL;
     op_begin(ctx, "slg_binary_cross_entropy");

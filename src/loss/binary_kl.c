@@ -1,6 +1,6 @@
 /*
- * binary_kl.c - see dual_head.h. Two losses of one shape: each a sum over classes of a function of
- * student's and teacher's logit, by a kernel for the value and one for the slope.
+ * binary_kl.c - see dual_head.h. Two losses of one shape: each a sum over classes of a function
+ * of student's and teacher's logit, by a kernel for the value and one for the slope.
  */
 #include "methods.h"
 
@@ -33,7 +33,8 @@ static logit_pair pair_of(const loss_call *c, const loss_row *r)
 }
 
 /* A masked class: 0 in both rows, which is worth 0 and has slope 0. */
-static const float *masked(const loss_call *c, int64_t col, int64_t n, const float *x, float *scratch)
+static const float *masked(const loss_call *c, int64_t col, int64_t n, const float *x,
+                           float *scratch)
 {
     if (!c->src.mask) return x;
     memcpy(scratch, x, (size_t)n * sizeof *scratch);
@@ -95,8 +96,8 @@ static void emit_by(pair_emit kernel, double share, const loss_call *c, const lo
     kernel((size_t)n, x, t, &p, (float)(share * r->a * loss_factor(r)), d, store);
 }
 
-static void emit_kl(const loss_call *c, const loss_row *r, int64_t col, int64_t n, const float *x,
-                    const float *t, float *d, int store)
+static void emit_kl(const loss_call *c, const loss_row *r, int64_t col, int64_t n,
+                    const float *x, const float *t, float *d, int store)
 {
     emit_by(c->ctx->k.binary_kl_emit, 1, c, r, col, n, x, t, d, store);
 }
@@ -136,7 +137,8 @@ static slg_status run(slg_ctx *ctx, const loss_method *method, const slg_logits 
 }
 
 slg_status slg_binary_kl(slg_ctx *ctx, const slg_logits *logits, const slg_targets *targets,
-                         const slg_binary_kl_opts *opts, slg_loss_out *out, slg_logits_grad *grad)
+                         const slg_binary_kl_opts *opts, slg_loss_out *out,
+                         slg_logits_grad *grad)
 {
     if (!ctx) return SLG_ERR_NULL;
     op_begin(ctx, "slg_binary_kl");
@@ -149,5 +151,6 @@ slg_status slg_binary_kl_normalised(slg_ctx *ctx, const slg_logits *logits,
 {
     if (!ctx) return SLG_ERR_NULL;
     op_begin(ctx, "slg_binary_kl_normalised");
-    return op_end(ctx, run(ctx, &binary_kl_normalised_method, logits, targets, opts, out, grad));
+    return op_end(ctx,
+                  run(ctx, &binary_kl_normalised_method, logits, targets, opts, out, grad));
 }

@@ -1,6 +1,7 @@
 /*
- * comp_sum.c - see loss.h. With v = -log p[t] = log(1 + u) every member of the family is a function
- * of v, and its gradient is cross-entropy's times p[t]^(tau - 1) = exp((1 - tau) v).
+ * comp_sum.c - see loss.h. With v = -log p[t] = log(1 + u) every member of the family
+ * is a function of v, and its gradient is cross-entropy's times p[t]^(tau - 1) = exp((1 - tau)
+ * v).
  */
 #include "comp_sum.h"
 
@@ -52,7 +53,8 @@ static void solve(const loss_call *c, loss_row *r)
 void comp_sum_emit_large(const loss_row *r, double log_a, int64_t n, const float *x, float *d)
 {
     for (int64_t i = 0; i < n; i++) {
-        double log_p = ((double)x[i] - (double)r->rest.arg.pre) / r->temperature - r->rest.lse_rel;
+        double log_p =
+            ((double)x[i] - (double)r->rest.arg.pre) / r->temperature - r->rest.lse_rel;
         d[i] = x[i] == -INFINITY ? 0.0f : (float)(exp(log_a + log_p) * r->other);
     }
 }
@@ -85,7 +87,8 @@ static const loss_method method = {
 };
 
 static slg_status comp_sum(slg_ctx *ctx, const slg_logits *logits, const slg_targets *targets,
-                           const slg_comp_sum_opts *opts, slg_loss_out *out, slg_logits_grad *grad)
+                           const slg_comp_sum_opts *opts, slg_loss_out *out,
+                           slg_logits_grad *grad)
 {
     slg_comp_sum_opts o = defaults;
     SLG_TRY(options_read(ctx, "opts", opts, &o, sizeof o));

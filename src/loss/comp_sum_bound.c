@@ -1,6 +1,7 @@
 /*
  * comp_sum_bound.c - see robust.h: T_tau and its inverse. Near tau = 2 the powers 1 / (2 - tau)
- * overflow: with (1+b) taken out, S = (1+b) ((1 + ((1-b)/(1+b))^q) / 2)^(1/q), q = 1 / (2 - tau).
+ * overflow: with (1+b) taken out, S = (1+b) ((1 + ((1-b)/(1+b))^q) / 2)^(1/q),
+ * q = 1 / (2 - tau).
  */
 #include <math.h>
 

@@ -1,9 +1,9 @@
 /*
- * contrastive.c - see tempnet.h. Two sweeps over sim. The first gives for every row, and for every
- * column, its maximum, log-sum-exp and mean difference, the diagonal left out; the second writes the
- * gradient, in tiles. Columns are turned into rows a tile at a time, so that the kernels of rows serve
- * both sides and no transposed copy is made; since a tile is read before it is written, and the
- * diagonal is kept apart, the gradient may lie where sim does.
+ * contrastive.c - see tempnet.h. Two sweeps over sim. The first gives for every row, and for
+ * every column, its maximum, log-sum-exp and mean difference, the diagonal left out; the second
+ * writes the gradient, in tiles. Columns are turned into rows a tile at a time, so that
+ * the kernels of rows serve both sides and no transposed copy is made; since a tile is read
+ * before it is written, and the diagonal is kept apart, the gradient may lie where sim does.
  */
 #include <math.h>
 #include <string.h>
@@ -47,10 +47,10 @@ typedef struct anchor {
     double tau, self; /* self: sim with its own partner */
     exp_arg arg;      /* around the largest negative */
     lse_part part;
-    double dot[2];    /* of p (x - pre), in part's scale */
+    double dot[2];                /* of p (x - pre), in part's scale */
     double log_s, weights, value; /* sum of w; sum of w diff */
-    exp_out out;      /* w / B */
-    bool live;        /* has a negative */
+    exp_out out;                  /* w / B */
+    bool live;                    /* has a negative */
 } anchor;
 
 enum { IMAGE, TEXT, SIDES };
@@ -79,12 +79,14 @@ static void anchor_start(anchor *a, float max)
 }
 
 /* Entries of one anchor, from `first` on; the one at `self` is its own partner. */
-static void anchor_add(const kernel_table *k, anchor *a, const float *x, int64_t n, int64_t self)
+static void anchor_add(const kernel_table *k, anchor *a, const float *x, int64_t n,
+                       int64_t self)
 {
     int64_t cut = self >= 0 && self < n ? self : n;
     k->lse_dot((size_t)cut, x, NULL, a->arg.pre, &a->arg, &a->part, a->dot);
     if (cut < n)
-        k->lse_dot((size_t)(n - cut - 1), x + cut + 1, NULL, a->arg.pre, &a->arg, &a->part, a->dot);
+        k->lse_dot((size_t)(n - cut - 1), x + cut + 1, NULL, a->arg.pre, &a->arg, &a->part,
+                   a->dot);
 }
 
 static void image_row(void *arg, int64_t i, int32_t worker)
@@ -146,7 +148,8 @@ static double log_add(double a, double b)
 static void settle(const contrast *c, int side, int64_t i)
 {
     anchor *a = &c->side[side][i];
-    const double gamma = c->opts.gamma, old = (double)((const float *)c->state[side]->data)[place(c, i)];
+    const double gamma = c->opts.gamma,
+                 old = (double)((const float *)c->state[side]->data)[place(c, i)];
     a->out = (exp_out){ a->arg, 0.0f, 0.0f, 0.0f };
     a->log_s = old;
     if (a->part.sum == 0) a->live = false;
@@ -188,8 +191,8 @@ static void gradient_rows(void *arg, int64_t task, int32_t worker)
         int64_t width = least(TILE, c->n - col);
         turn(c->sim + row * c->n + col, c->n, depth, width, t);
         for (int64_t j = 0; j < width; j++)
-            k->exp_emit((size_t)depth, t + j * DEPTH, &c->side[TEXT][col + j].out, t + j * DEPTH,
-                        STORE_CACHED);
+            k->exp_emit((size_t)depth, t + j * DEPTH, &c->side[TEXT][col + j].out,
+                        t + j * DEPTH, STORE_CACHED);
         for (int64_t r = 0; r < depth; r++) {
             float *d = c->dsim + (row + r) * c->n + col;
             const float *x = c->sim + (row + r) * c->n + col;
@@ -205,8 +208,8 @@ static void gradient_rows(void *arg, int64_t task, int32_t worker)
 
 /* ---- Checks ----------------------------------------------------------------------------- */
 
-static slg_status check_matrix(slg_ctx *ctx, const char *name, const slg_tensor *t, int32_t ndim,
-                               const int64_t *shape, unsigned dtypes, bool out)
+static slg_status check_matrix(slg_ctx *ctx, const char *name, const slg_tensor *t,
+                               int32_t ndim, const int64_t *shape, unsigned dtypes, bool out)
 {
     if (out)
         SLG_TRY(tensor_out(ctx, name, t, dtypes, ndim, ndim));
@@ -236,8 +239,8 @@ static slg_status check_source(contrast *c)
         c->dim = p->image->shape[1];
     }
     if (c->n > INT32_MAX || c->dim > INT32_MAX)
-        return slg_fail(ctx, SLG_ERR_SHAPE, "%lld pairs of %lld: at most %d each", (long long)c->n,
-                        (long long)c->dim, INT32_MAX);
+        return slg_fail(ctx, SLG_ERR_SHAPE, "%lld pairs of %lld: at most %d each",
+                        (long long)c->n, (long long)c->dim, INT32_MAX);
     return SLG_OK;
 }
 
@@ -247,8 +250,8 @@ static slg_status check_tau(contrast *c, const char *name, const slg_tensor *t)
     const float *tau = t->data;
     for (int64_t i = 0; i < c->n; i++)
         if (!((double)tau[i] >= TAU_MIN && (double)tau[i] <= TAU_MAX))
-            return slg_fail(c->ctx, SLG_ERR_RANGE, "%s[%lld] is %g, must be from %g to %g", name,
-                            (long long)i, (double)tau[i], TAU_MIN, TAU_MAX);
+            return slg_fail(c->ctx, SLG_ERR_RANGE, "%s[%lld] is %g, must be from %g to %g",
+                            name, (long long)i, (double)tau[i], TAU_MIN, TAU_MAX);
     return SLG_OK;
 }
 
@@ -259,8 +262,9 @@ static slg_status check_id(contrast *c)
     int64_t room = least(c->state[IMAGE]->shape[0], c->state[TEXT]->shape[0]);
     if (!id) {
         if (c->n <= room) return SLG_OK;
-        return slg_fail(c->ctx, SLG_ERR_SHAPE, "%lld pairs without id, room for %lld in the states",
-                        (long long)c->n, (long long)room);
+        return slg_fail(c->ctx, SLG_ERR_SHAPE,
+                        "%lld pairs without id, room for %lld in the states", (long long)c->n,
+                        (long long)room);
     }
     SLG_TRY(tensor_in(c->ctx, "pairs.id", id, DT_INT, 1, 1));
     SLG_TRY(tensor_shape_is(c->ctx, "pairs.id", id, 1, &c->n));
@@ -268,8 +272,9 @@ static slg_status check_id(contrast *c)
     for (int64_t i = 0; i < c->n; i++) {
         int64_t at = place(c, i);
         if (at < 0 || at >= room)
-            return slg_fail(c->ctx, SLG_ERR_RANGE, "pairs.id[%lld] is %lld, must be in [0, %lld)",
-                            (long long)i, (long long)at, (long long)room);
+            return slg_fail(c->ctx, SLG_ERR_RANGE,
+                            "pairs.id[%lld] is %lld, must be in [0, %lld)", (long long)i,
+                            (long long)at, (long long)room);
     }
     return SLG_OK;
 }
@@ -281,24 +286,27 @@ static slg_status check_outputs(contrast *c)
     const slg_contrastive_out *o = &c->out;
     const int64_t square[2] = { c->n, c->n }, features[2] = { c->n, c->dim };
     if (p->sim ? (o->dimage || o->dtext) : !!o->dsim)
-        return slg_fail(ctx, SLG_ERR_NULL, p->sim ? "out.dimage and out.dtext must be NULL: sim is given"
-                                                  : "out.dsim must be NULL: features are given");
+        return slg_fail(ctx, SLG_ERR_NULL,
+                        p->sim ? "out.dimage and out.dtext must be NULL: sim is given"
+                               : "out.dsim must be NULL: features are given");
     if (o->dsim) SLG_TRY(check_matrix(ctx, "out.dsim", o->dsim, 2, square, DT_F32, true));
-    if (o->dimage) SLG_TRY(check_matrix(ctx, "out.dimage", o->dimage, 2, features, DT_F32, true));
+    if (o->dimage)
+        SLG_TRY(check_matrix(ctx, "out.dimage", o->dimage, 2, features, DT_F32, true));
     if (o->dtext) SLG_TRY(check_matrix(ctx, "out.dtext", o->dtext, 2, features, DT_F32, true));
     if (o->dtau_image)
         SLG_TRY(check_matrix(ctx, "out.dtau_image", o->dtau_image, 1, &c->n, DT_F32, true));
     if (o->dtau_text)
         SLG_TRY(check_matrix(ctx, "out.dtau_text", o->dtau_text, 1, &c->n, DT_F32, true));
-    const slg_tensor *outs[] = { o->dsim, o->dimage, o->dtext, o->dtau_image, o->dtau_text,
-                                 c->state[IMAGE], c->state[TEXT] };
+    const slg_tensor *outs[] = { o->dsim,      o->dimage,       o->dtext,      o->dtau_image,
+                                 o->dtau_text, c->state[IMAGE], c->state[TEXT] };
     const slg_tensor *ins[] = { p->sim, p->image, p->text, p->id, p->tau_image, p->tau_text };
     for (size_t i = 0; i < 7; i++) {
         for (size_t j = 0; j < i; j++)
             if (outputs_clash(outs[i], outs[j]))
                 return slg_fail(ctx, SLG_ERR_STRIDE, "two outputs or states overlap");
         for (size_t j = 0; j < 6; j++)
-            if (i == 0 && j == 0 ? tensor_clash(outs[i], ins[j]) : outputs_clash(outs[i], ins[j]))
+            if (i == 0 && j == 0 ? tensor_clash(outs[i], ins[j])
+                                 : outputs_clash(outs[i], ins[j]))
                 return slg_fail(ctx, SLG_ERR_STRIDE, "an output or state overlaps an input");
     }
     return SLG_OK;
@@ -308,12 +316,14 @@ static slg_status check_opts(slg_ctx *ctx, const contrast *c)
 {
     const slg_contrastive_opts *o = &c->opts;
     if (c->pairs.reserved != 0 || c->out.reserved != 0)
-        return slg_fail(ctx, SLG_ERR_OPTIONS, "pairs.reserved is %d, out.reserved %d, must be 0",
-                        c->pairs.reserved, c->out.reserved);
+        return slg_fail(ctx, SLG_ERR_OPTIONS,
+                        "pairs.reserved is %d, out.reserved %d, must be 0", c->pairs.reserved,
+                        c->out.reserved);
     if (o->first != 0 && o->first != 1)
         return slg_fail(ctx, SLG_ERR_RANGE, "first is %d, must be 0 or 1", o->first);
     if (!(o->gamma > 0 && o->gamma <= 1))
-        return slg_fail(ctx, SLG_ERR_RANGE, "gamma is %g, must be above 0 and at most 1", o->gamma);
+        return slg_fail(ctx, SLG_ERR_RANGE, "gamma is %g, must be above 0 and at most 1",
+                        o->gamma);
     if (isfinite(o->rho)) return SLG_OK;
     return slg_fail(ctx, SLG_ERR_RANGE, "rho is %g, must be finite", o->rho);
 }
@@ -333,8 +343,8 @@ static slg_status reserve(contrast *c)
     if (!sim) return SLG_ERR_MEMORY;
     c->sim = sim;
     if (c->out.dimage || c->out.dtext) c->dsim = sim;
-    return blas_sgemm(c->ctx, false, true, c->n, c->n, c->dim, 1.0f, c->pairs.image->data, c->dim,
-                      c->pairs.text->data, c->dim, 0.0f, sim, c->n);
+    return blas_sgemm(c->ctx, false, true, c->n, c->n, c->dim, 1.0f, c->pairs.image->data,
+                      c->dim, c->pairs.text->data, c->dim, 0.0f, sim, c->n);
 }
 
 static slg_status feature_gradients(contrast *c)
@@ -387,8 +397,11 @@ static slg_status contrastive(slg_ctx *ctx, const slg_contrastive_pairs *pairs,
                               const slg_contrastive_opts *opts, slg_tensor *state_image,
                               slg_tensor *state_text, slg_contrastive_out *out)
 {
-    contrast c = { .ctx = ctx, .pairs = pairs_defaults, .opts = opts_defaults, .out = out_defaults };
-    if (!pairs || !out) return slg_fail(ctx, SLG_ERR_NULL, "%s is NULL", pairs ? "out" : "pairs");
+    contrast c = {
+        .ctx = ctx, .pairs = pairs_defaults, .opts = opts_defaults, .out = out_defaults
+    };
+    if (!pairs || !out)
+        return slg_fail(ctx, SLG_ERR_NULL, "%s is NULL", pairs ? "out" : "pairs");
     SLG_TRY(options_read(ctx, "pairs", pairs, &c.pairs, sizeof c.pairs));
     SLG_TRY(options_read(ctx, "opts", opts, &c.opts, sizeof c.opts));
     SLG_TRY(options_read(ctx, "out", out, &c.out, sizeof c.out));

@@ -1,6 +1,6 @@
 /*
- * cross_entropy.c - see loss.h. With an index the gradient is a p[k] + c and one entry apart; class
- * weights under smoothing, and distributions, make it a p[k] - q[k].
+ * cross_entropy.c - see loss.h. With an index the gradient is a p[k] + c and one entry apart;
+ * class weights under smoothing, and distributions, make it a p[k] - q[k].
  */
 #include "methods.h"
 
@@ -20,9 +20,10 @@ void slg_cross_entropy_opts_init(slg_cross_entropy_opts *opts, size_t size)
 }
 
 /*
- * With w the class weights and q the target distribution, sums over classes, and over live classes:
- * of w q (x - SHIFT), w q; w (x - SHIFT), w, 1. SHIFT is the row's maximum so far (the target may be
- * left out), so that differences keep their precision under a large common offset.
+ * With w the class weights and q the target distribution, sums over classes, and over live
+ * classes: of w q (x - SHIFT), w q; w (x - SHIFT), w, 1. SHIFT is the row's maximum so far (the
+ * target may be left out), so that differences keep their precision under a large common
+ * offset.
  */
 enum { Q_X, Q_W, LIVE_X, LIVE_W, LIVE, SHIFT, SHIFTED };
 
@@ -75,7 +76,7 @@ static void solve(const loss_call *c, loss_row *r)
     const slg_cross_entropy_opts *o = c->opts;
     const double *s = r->sums, t = r->temperature, keep = 1 - o->label_smoothing;
     double even = s[LIVE] > 0 ? o->label_smoothing / s[LIVE] : 0; /* of the smoothed target */
-    double above = r->lse - s[SHIFT] / t; /* -log p of the shift */
+    double above = r->lse - s[SHIFT] / t;                         /* -log p of the shift */
     double loss = loss_term(even, s[LIVE_W] * above - s[LIVE_X] / t);
     double both = even * s[LIVE_W] + 2 * o->z_loss * r->lse;
     if (c->target.has_prob) {
@@ -139,9 +140,9 @@ const loss_method cross_entropy_method = {
     .common = common,
 };
 
-static slg_status cross_entropy(slg_ctx *ctx, const slg_logits *logits, const slg_targets *targets,
-                                const slg_cross_entropy_opts *opts, slg_loss_out *out,
-                                slg_logits_grad *grad)
+static slg_status cross_entropy(slg_ctx *ctx, const slg_logits *logits,
+                                const slg_targets *targets, const slg_cross_entropy_opts *opts,
+                                slg_loss_out *out, slg_logits_grad *grad)
 {
     slg_cross_entropy_opts o = defaults;
     SLG_TRY(options_read(ctx, "opts", opts, &o, sizeof o));
@@ -149,7 +150,8 @@ static slg_status cross_entropy(slg_ctx *ctx, const slg_logits *logits, const sl
         return slg_fail(ctx, SLG_ERR_RANGE, "label_smoothing is %g, must be from 0 to 1",
                         o.label_smoothing);
     if (!(o.z_loss >= 0) || !isfinite(o.z_loss))
-        return slg_fail(ctx, SLG_ERR_RANGE, "z_loss is %g, must be finite and at least 0", o.z_loss);
+        return slg_fail(ctx, SLG_ERR_RANGE, "z_loss is %g, must be finite and at least 0",
+                        o.z_loss);
     return loss_run(ctx, &cross_entropy_method, &o, o.reduction, logits, targets, out, grad);
 }
 

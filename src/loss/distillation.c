@@ -1,9 +1,9 @@
 /*
- * distillation.c - see distill.h. The teacher's blocks are brought to the student's temperature, so
- * that a difference of logits is one of log-probabilities but for a constant.
+ * distillation.c - see distill.h. The teacher's blocks are brought to the student's
+ * temperature, so that a difference of logits is one of log-probabilities but for a constant.
  *
- * With cross-entropy at a tau that is not 1 the student has two softmaxes ("soft": the engine's is the
- * one at its own temperature). Otherwise the engine's is at tau.
+ * With cross-entropy at a tau that is not 1 the student has two softmaxes ("soft": the engine's
+ * is the one at its own temperature). Otherwise the engine's is at tau.
  */
 #include <math.h>
 
@@ -32,7 +32,10 @@ enum { TEACHER, STUDENT };
 enum { DOT, DOT_SQUARE, MEAN, ODD };
 enum { TEACHER_LSE, TEACHER_PRE, STUDENT_LSE, STUDENT_PRE };
 
-static bool soft(const slg_distillation_opts *o) { return o->cross_entropy > 0 && o->temperature != 1; }
+static bool soft(const slg_distillation_opts *o)
+{
+    return o->cross_entropy > 0 && o->temperature != 1;
+}
 
 static double soft_temperature(const loss_call *c, const loss_row *r)
 {
@@ -52,8 +55,8 @@ static second teacher_of(const loss_call *c, const loss_row *r)
     return (second){ &c->teacher, t, own == t ? 1.0f : (float)(t / own), -1 };
 }
 
-static const float *at_temperature(const loss_call *c, const loss_row *r, int64_t n, const float *t,
-                                   float *scratch)
+static const float *at_temperature(const loss_call *c, const loss_row *r, int64_t n,
+                                   const float *t, float *scratch)
 {
     float ratio = teacher_of(c, r).ratio;
     if (ratio == 1.0f) return t;
@@ -80,7 +83,7 @@ static void reduce(const loss_call *c, loss_row *r, int64_t col, int64_t n, cons
         k->lse((size_t)n, x, &arg, &r->parts[STUDENT]);
 }
 
-/* ---- Value ---------------------------------------------------------------------------------- */
+/* ---- Value ------------------------------------------------------------------------------- */
 
 /* The student at tau over all classes. */
 static void student_finish(const loss_call *c, const loss_row *r, row_stat *s)
@@ -95,7 +98,8 @@ static void student_finish(const loss_call *c, const loss_row *r, row_stat *s)
     if (r->target < 0) return;
     s->lse_rel = r->lse - (double)s->arg.pre / r->temperature;
     /* Beyond the kernels' range the target's logit may dwarf the others': the row around it. */
-    if (s->arg.pre == 0 && fabs((double)r->x_target * (double)s->arg.log2e_t) <= (double)EXP_LIMIT)
+    if (s->arg.pre == 0 &&
+        fabs((double)r->x_target * (double)s->arg.log2e_t) <= (double)EXP_LIMIT)
         return;
     const lse_part none = { NAN, 0, NAN };
     second_finish(c, r->row, &student, &none, s);
@@ -137,7 +141,8 @@ static void js_fast(const loss_call *c, const loss_row *r, const row_stat *p, co
 {
     float xs[KERNEL_BLOCK], ts[KERNEL_BLOCK];
     const second student = student_of(c, r), teacher = teacher_of(c, r);
-    const exp_out ep = exp_out_of(&p->arg, p->lse_rel, 1), eq = exp_out_of(&q->arg, q->lse_rel, 1);
+    const exp_out ep = exp_out_of(&p->arg, p->lse_rel, 1),
+                  eq = exp_out_of(&q->arg, q->lse_rel, 1);
     for (int64_t col = 0; col < c->src.cols; col += KERNEL_BLOCK) {
         int64_t n = c->src.cols - col < KERNEL_BLOCK ? c->src.cols - col : KERNEL_BLOCK;
         const float *x = second_fetch(&student, r->row, col, n, xs);
@@ -170,7 +175,8 @@ static double divergence(const loss_call *c, loss_row *r, const row_stat *p, con
 }
 
 /* Gradient of the target's entry, times 1 / (slope of the divergence). */
-static double target_slope(const loss_call *c, const loss_row *r, const row_stat *p, const row_stat *q)
+static double target_slope(const loss_call *c, const loss_row *r, const row_stat *p,
+                           const row_stat *q)
 {
     const slg_distillation_opts *o = c->opts;
     const second teacher = teacher_of(c, r);
@@ -183,7 +189,8 @@ static double target_slope(const loss_call *c, const loss_row *r, const row_stat
     if (exp(lp) == 0) return 0;
     if (o->kind == SLG_REVERSE_KL)
         return exp(lp) * (((double)r->x_target - (double)y) - r->sums[MEAN]) / t;
-    return (1 - o->teacher_share) * exp(lp) * (log_share(lp, lq, o->teacher_share) - r->sums[MEAN]);
+    return (1 - o->teacher_share) * exp(lp) *
+           (log_share(lp, lq, o->teacher_share) - r->sums[MEAN]);
 }
 
 static void solve(const loss_call *c, loss_row *r)
@@ -210,7 +217,7 @@ static void solve(const loss_call *c, loss_row *r)
     r->at_target -= r->weight * o->cross_entropy * r->other;
 }
 
-/* ---- Gradient ------------------------------------------------------------------------------- */
+/* ---- Gradient ---------------------------------------------------------------------------- */
 
 static void js_emit_slow(const loss_call *c, const loss_row *r, double slope, int64_t n,
                          const float *x, const float *t, float *d)
@@ -270,17 +277,19 @@ static void emit(const loss_call *c, const loss_row *r, int64_t col, int64_t n, 
         const exp_out e = loss_softmax(c, r, ce, 0.0f);
         c->ctx->k.exp_emit((size_t)n, x, &e, own, STORE_CACHED);
     }
-    emit_divergence(c, r, r->a * factor, apart ? 0 : ce, n, x, t, d, apart ? STORE_CACHED : store);
+    emit_divergence(c, r, r->a * factor, apart ? 0 : ce, n, x, t, d,
+                    apart ? STORE_CACHED : store);
     if (apart) c->ctx->k.add((size_t)n, own, d);
 }
 
-/* ---- The call ------------------------------------------------------------------------------- */
+/* ---- The call ---------------------------------------------------------------------------- */
 
 static slg_status multiply_temperature(slg_ctx *ctx, logit_source *s, double tau)
 {
     s->temperature *= tau;
     if (!(s->temperature >= 1e-30 && s->temperature <= 1e30))
-        return slg_fail(ctx, SLG_ERR_RANGE, "temperatures multiply to %g, must be from 1e-30 to 1e30",
+        return slg_fail(ctx, SLG_ERR_RANGE,
+                        "temperatures multiply to %g, must be from 1e-30 to 1e30",
                         s->temperature);
     s->arg = exp_arg_of(s->temperature, 0.0f);
     return SLG_OK;
@@ -299,24 +308,26 @@ static slg_status check_opts(slg_ctx *ctx, const slg_distillation_opts *o)
     if (o->kind < SLG_FORWARD_KL || o->kind > SLG_JENSEN_SHANNON)
         return slg_fail(ctx, SLG_ERR_RANGE, "kind is %d, must be from 0 to 2", o->kind);
     if (o->tau_squared != 0 && o->tau_squared != 1)
-        return slg_fail(ctx, SLG_ERR_RANGE, "tau_squared is %d, must be 0 or 1", o->tau_squared);
+        return slg_fail(ctx, SLG_ERR_RANGE, "tau_squared is %d, must be 0 or 1",
+                        o->tau_squared);
     if (!(o->temperature >= 1e-4 && o->temperature <= 1e4))
         return slg_fail(ctx, SLG_ERR_RANGE, "temperature is %g, must be from 1e-4 to 1e4",
                         o->temperature);
     if (!(o->weight >= 0) || !isfinite(o->weight))
-        return slg_fail(ctx, SLG_ERR_RANGE, "weight is %g, must be finite and at least 0", o->weight);
+        return slg_fail(ctx, SLG_ERR_RANGE, "weight is %g, must be finite and at least 0",
+                        o->weight);
     if (!(o->cross_entropy >= 0) || !isfinite(o->cross_entropy))
-        return slg_fail(ctx, SLG_ERR_RANGE, "cross_entropy is %g, must be finite and at least 0",
-                        o->cross_entropy);
+        return slg_fail(ctx, SLG_ERR_RANGE,
+                        "cross_entropy is %g, must be finite and at least 0", o->cross_entropy);
     if (!(o->teacher_share >= 0.001 && o->teacher_share <= 0.999))
         return slg_fail(ctx, SLG_ERR_RANGE, "teacher_share is %g, must be from 0.001 to 0.999",
                         o->teacher_share);
     return SLG_OK;
 }
 
-static slg_status distillation(slg_ctx *ctx, const slg_logits *logits, const slg_targets *targets,
-                               const slg_distillation_opts *opts, slg_loss_out *out,
-                               slg_logits_grad *grad)
+static slg_status distillation(slg_ctx *ctx, const slg_logits *logits,
+                               const slg_targets *targets, const slg_distillation_opts *opts,
+                               slg_loss_out *out, slg_logits_grad *grad)
 {
     slg_distillation_opts o = defaults;
     slg_targets t;

@@ -1,6 +1,7 @@
 /*
- * dual_head.c - see dual_head.h. Two losses opened together, so that all is checked first, then run one
- * after the other. A shared dhidden is written by the main loss and added to by the auxiliary one.
+ * dual_head.c - see dual_head.h. Two losses opened together, so that all is checked first, then
+ * run one after the other. A shared dhidden is written by the main loss and added to by
+ * the auxiliary one.
  */
 #include "methods.h"
 
@@ -63,7 +64,9 @@ static slg_status read_head(slg_ctx *ctx, const slg_logits *logits, const slg_lo
     SLG_TRY(options_read(ctx, "out", out, &o, sizeof o));
     if (grad) SLG_TRY(options_read(ctx, "grad", grad, &h->grad, sizeof h->grad));
     const slg_logits_grad *g = &h->grad;
-    const slg_tensor *in[6] = { l.dense, l.hidden, l.weight, l.bias, l.mask, l.row_temperature };
+    const slg_tensor *in[6] = {
+        l.dense, l.hidden, l.weight, l.bias, l.mask, l.row_temperature
+    };
     const slg_tensor *to[6] = { g->dlogits, g->dhidden, g->dweight, g->dbias, o.loss, o.lse };
     for (int i = 0; i < 6; i++) h->in[i] = in[i], h->out[i] = to[i];
     return SLG_OK;
@@ -82,13 +85,14 @@ static bool merged(const head *a, const head *b)
 }
 
 /* What one head writes, the other neither reads nor writes; but for a shared dhidden. */
-static slg_status check_apart(slg_ctx *ctx, const head *a, const head *b, const slg_targets *targets)
+static slg_status check_apart(slg_ctx *ctx, const head *a, const head *b,
+                              const slg_targets *targets)
 {
     for (int i = 0; i < 6; i++) {
         for (int j = 0; j < 6; j++) {
             bool both = i == 1 && j == 1 && merged(a, b);
-            if (shares(a->out[i], b->in[j]) || shares(b->out[i], a->in[j])
-                || (!both && shares(a->out[i], b->out[j])))
+            if (shares(a->out[i], b->in[j]) || shares(b->out[i], a->in[j]) ||
+                (!both && shares(a->out[i], b->out[j])))
                 return slg_fail(ctx, SLG_ERR_STRIDE,
                                 "an output of one head overlaps a tensor of the other");
         }
@@ -114,7 +118,9 @@ static slg_status dual_head(slg_ctx *ctx, const slg_logits *main, const slg_logi
     SLG_TRY(read_opts(ctx, opts, &o));
     if (!targets) return slg_fail(ctx, SLG_ERR_NULL, "targets is NULL");
     SLG_TRY(options_read(ctx, "targets", targets, &t, sizeof t));
-    if (t.prob) return slg_fail(ctx, SLG_ERR_NULL, "targets.prob must be NULL: this loss does not use it");
+    if (t.prob)
+        return slg_fail(ctx, SLG_ERR_NULL,
+                        "targets.prob must be NULL: this loss does not use it");
     SLG_TRY(read_head(ctx, main, main_grad, main_out, &a));
     SLG_TRY(read_head(ctx, auxiliary, auxiliary_grad, auxiliary_out, &b));
     SLG_TRY(check_apart(ctx, &a, &b, targets));

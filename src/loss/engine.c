@@ -15,7 +15,8 @@ typedef struct rest_source {
     int64_t target;
 } rest_source;
 
-static const float *rest_fetch(const void *self, int64_t row, int64_t col, int64_t n, float *scratch)
+static const float *rest_fetch(const void *self, int64_t row, int64_t col, int64_t n,
+                               float *scratch)
 {
     const rest_source *s = self;
     const float *x = source_fetch(s->src, row, col, n, scratch);
@@ -53,17 +54,19 @@ static void start(void *self, int64_t row, void *state)
     loss_row *r = state;
     *r = (loss_row){ .row = row, .target = targets_index(&c->target, row) };
     r->weight = targets_weight(&c->target, row);
-    r->scale = c->reduction == SLG_MEAN ? (c->denominator > 0 ? 1.0 / c->denominator : 0.0) : 1.0;
+    r->scale =
+        c->reduction == SLG_MEAN ? (c->denominator > 0 ? 1.0 / c->denominator : 0.0) : 1.0;
     r->scale *= c->gain;
     r->temperature = source_temperature(&c->src, row);
     r->parts[0] = r->parts[1] = r->parts[2] = LSE_EMPTY;
-    const exp_arg arg = c->src.row_temperature.data ? exp_arg_of(r->temperature, 0.0f) : c->src.arg;
+    const exp_arg arg =
+        c->src.row_temperature.data ? exp_arg_of(r->temperature, 0.0f) : c->src.arg;
     row_start(&r->rest, &arg);
 }
 
 /* The log-sum-exp of a block, the target's entry left out and kept. */
-static void reduce_block(const kernel_table *k, loss_row *r, int64_t col, int64_t n, const float *x,
-                         bool lse)
+static void reduce_block(const kernel_table *k, loss_row *r, int64_t col, int64_t n,
+                         const float *x, bool lse)
 {
     int64_t t = r->target - col;
     bool here = t >= 0 && t < n;
@@ -83,7 +86,8 @@ static void reduce(void *self, int64_t row, void *state, int64_t col, int64_t n)
     float xs[KERNEL_BLOCK], ts[KERNEL_BLOCK];
     const float *x = source_fetch(&c->src, row, col, n, xs);
     reduce_block(k, r, col, n, x, !(c->method->flags & LOSS_NO_LSE));
-    if (c->method->reduce) c->method->reduce(c, r, col, n, x, teacher_fetch(c, row, col, n, ts));
+    if (c->method->reduce)
+        c->method->reduce(c, r, col, n, x, teacher_fetch(c, row, col, n, ts));
 }
 
 /* The target's share: log-odds first, so that neither side loses its relative precision. */
@@ -112,7 +116,8 @@ static void join_target(loss_row *r)
     r->lse = r->log_odds > 0 ? rest->lse + log1p(u) : x / t + log1p(u);
 }
 
-/* From the sums to lse, odds and kind; r->loss for rows that are not ordinary. True where it is. */
+/* From the sums to lse, odds and kind; r->loss for rows that are not ordinary. True where it
+   is. */
 static bool settle(const loss_call *c, loss_row *r)
 {
     if (c->method->flags & LOSS_NO_LSE) {
@@ -158,7 +163,8 @@ static void record(loss_call *c, const loss_row *r, bool ordinary)
     if (ignored) return;
     c->loss[r->row] = r->loss;
     unsigned flags = c->method->flags;
-    if (!ordinary || isnan(r->loss) || (flags & (LOSS_NO_LSE | LOSS_HAS_MAX)) == LOSS_NO_LSE) return;
+    if (!ordinary || isnan(r->loss) || (flags & (LOSS_NO_LSE | LOSS_HAS_MAX)) == LOSS_NO_LSE)
+        return;
     c->correct[r->row] = loss_leads(c, r);
 }
 
@@ -185,8 +191,8 @@ exp_out loss_softmax(const loss_call *call, const loss_row *r, double weight, fl
     return row_out(&r->rest, weight * r->other, c);
 }
 
-void loss_emit_common(const loss_call *c, const loss_row *r, int64_t n, const float *x, float *d,
-                      int store)
+void loss_emit_common(const loss_call *c, const loss_row *r, int64_t n, const float *x,
+                      float *d, int store)
 {
     double factor = loss_factor(r);
     if (r->rest.kind == ROW_MASKED) {
@@ -198,7 +204,8 @@ void loss_emit_common(const loss_call *c, const loss_row *r, int64_t n, const fl
 }
 
 /* The target's entry, once the row's blocks up to and with [col, col + n) are written. */
-static void put_target(const loss_call *c, const loss_row *r, float *d_row, int64_t col, int64_t n)
+static void put_target(const loss_call *c, const loss_row *r, float *d_row, int64_t col,
+                       int64_t n)
 {
     int64_t from, to;
     line_cut(d_row, c->src.cols, col, n, &from, &to);
@@ -223,7 +230,8 @@ static void emit(void *self, int64_t row, void *state, int64_t col, int64_t n)
     float xs[EMIT_BLOCK], ts[EMIT_BLOCK], ds[EMIT_BLOCK], slope[EMIT_BLOCK];
     int64_t from = col, to = col + n;
     if (c->store == STORE_STREAM && c->grad.dlogits.plain)
-        line_cut((const float *)rows_at(&c->grad.dlogits, row), c->src.cols, col, n, &from, &to);
+        line_cut((const float *)rows_at(&c->grad.dlogits, row), c->src.cols, col, n, &from,
+                 &to);
     if (from >= to) return;
     n = to - from;
     float *d = source_grad_stage(&c->src, &c->grad, row, from, ds);
@@ -241,14 +249,15 @@ static void emit(void *self, int64_t row, void *state, int64_t col, int64_t n)
     else
         loss_emit_common(c, r, n, x, d, store);
     if (r->target >= from && r->target < to && !(c->method->flags & LOSS_KEEP_TARGET))
-        d[r->target - from] = r->x_target == -INFINITY ? 0.0f : (float)(r->at_target * loss_factor(r));
+        d[r->target - from] =
+            r->x_target == -INFINITY ? 0.0f : (float)(r->at_target * loss_factor(r));
     source_grad_commit(&c->src, &c->grad, row, from, n, slope, d, ds);
 }
 
 /* ---- Whole rows ------------------------------------------------------------------------- */
 
-/* Scratch of a worker: x, t, the gradient and the soft-cap's slope of a row, the latter two of the
-   teacher where it has a gradient, and the method's. */
+/* Scratch of a worker: x, t, the gradient and the soft-cap's slope of a row, the latter two
+   of the teacher where it has a gradient, and the method's. */
 static int64_t whole_floats(const loss_call *c)
 {
     int64_t own = c->method->scratch_floats ? c->method->scratch_floats(c->src.cols) : 0;
@@ -271,7 +280,8 @@ static const float *whole_row(const logit_source *s, int64_t row, float *scratch
 static void whole_one(loss_call *c, int64_t row, float *scratch)
 {
     const int64_t cols = c->src.cols;
-    float *xs = scratch, *ts = xs + cols, *ds = ts + cols, *slope = ds + cols, *own = slope + cols;
+    float *xs = scratch, *ts = xs + cols, *ds = ts + cols, *slope = ds + cols,
+          *own = slope + cols;
     float *dts = own, *t_slope = dts + cols;
     if (c->teacher_grad.wanted) own = t_slope + cols;
     loss_row r;
@@ -285,15 +295,18 @@ static void whole_one(loss_call *c, int64_t row, float *scratch)
     if (!skipped(c, &r)) {
         x = whole_row(&c->src, row, xs, slope);
         for (int64_t col = 0; col < cols; col += KERNEL_BLOCK)
-            reduce_block(&c->ctx->k, &r, col, cols - col < KERNEL_BLOCK ? cols - col : KERNEL_BLOCK,
-                         x + col, !(c->method->flags & LOSS_NO_LSE));
+            reduce_block(&c->ctx->k, &r, col,
+                         cols - col < KERNEL_BLOCK ? cols - col : KERNEL_BLOCK, x + col,
+                         !(c->method->flags & LOSS_NO_LSE));
         ordinary = settle(c, &r);
     }
     float fill;
-    if (c->teacher_grad.wanted) r.dt = source_grad_stage(&c->teacher, &c->teacher_grad, row, 0, dts);
+    if (c->teacher_grad.wanted)
+        r.dt = source_grad_stage(&c->teacher, &c->teacher_grad, row, 0, dts);
     float *dt = r.dt;
     if (ordinary && sees(c, row)) {
-        const float *t = c->has_teacher ? whole_row(&c->teacher, row, ts, dt ? t_slope : ds) : NULL;
+        const float *t =
+            c->has_teacher ? whole_row(&c->teacher, row, ts, dt ? t_slope : ds) : NULL;
         if (ignored) r.dt = NULL;
         c->method->whole(c, &r, x, t, ignored ? NULL : d, own);
     }
@@ -325,7 +338,8 @@ static void whole_range(void *arg, int64_t task, int32_t worker)
 
 static void whole_rows(loss_call *c, int64_t first, int64_t count)
 {
-    whole_run run = { c, first, count, pool_ranges(c->ctx, count, (1 << 14) / (c->src.cols + 1) + 1) };
+    whole_run run = { c, first, count,
+                      pool_ranges(c->ctx, count, (1 << 14) / (c->src.cols + 1) + 1) };
     pool_run(c->ctx, run.ranges, whole_range, &run);
 }
 
@@ -336,19 +350,19 @@ static bool both(void *self, int64_t row, void *before, void *now, int64_t col, 
     const loss_row *r = before;
     loss_row *next = now;
     bool common = !c->method->emit || (c->method->common && c->method->common(c, r));
-    bool direct = c->store == STORE_STREAM && !c->src.mask && c->src.dense.plain
-               && c->grad.dlogits.plain;
+    bool direct =
+        c->store == STORE_STREAM && !c->src.mask && c->src.dense.plain && c->grad.dlogits.plain;
     float fill;
-    if (!common || !direct || r->c != 0 || r->rest.kind != ROW_PLAIN || !r->rest.arg.plain
-        || !next->rest.arg.plain || (c->method->flags & (LOSS_NO_LSE | LOSS_KEEP_TARGET))
-        || fills(c, r, &fill) || skipped(c, next)
-        || (next->target >= col && next->target < col + n))
+    if (!common || !direct || r->c != 0 || r->rest.kind != ROW_PLAIN || !r->rest.arg.plain ||
+        !next->rest.arg.plain || (c->method->flags & (LOSS_NO_LSE | LOSS_KEEP_TARGET)) ||
+        fills(c, r, &fill) || skipped(c, next) ||
+        (next->target >= col && next->target < col + n))
         return false;
     const float *x = (const float *)rows_at(&c->src.dense, row + 1);
     float *d = (float *)rows_at(&c->grad.dlogits, row);
     exp_out e = loss_softmax(c, r, r->a * loss_factor(r), 0.0f);
-    row_emit_reduce(&c->ctx->k, &e, (const float *)rows_at(&c->src.dense, row), d, &next->rest, x,
-                    c->src.cols, col, n);
+    row_emit_reduce(&c->ctx->k, &e, (const float *)rows_at(&c->src.dense, row), d, &next->rest,
+                    x, c->src.cols, col, n);
     put_target(c, r, d, col, n);
     float ts[KERNEL_BLOCK];
     if (c->method->reduce)
@@ -366,8 +380,8 @@ static const row_job value_and_grad = { sizeof(loss_row), start, reduce, finish,
 slg_status reduction_check(slg_ctx *ctx, int32_t reduction)
 {
     if (reduction >= SLG_NONE && reduction <= SLG_SUM) return SLG_OK;
-    return slg_fail(ctx, SLG_ERR_RANGE, "reduction is %d, must be from %d to %d", reduction, SLG_NONE,
-                    SLG_SUM);
+    return slg_fail(ctx, SLG_ERR_RANGE, "reduction is %d, must be from %d to %d", reduction,
+                    SLG_NONE, SLG_SUM);
 }
 
 /* What a mean divides by: known before the first row, so gradients need no second pass. */
@@ -387,7 +401,8 @@ static slg_status walk(loss_call *c)
 {
     const row_job *job = c->grad.wanted ? &value_and_grad : &value_only;
     for (int64_t first = 0; first < c->src.rows; first += c->src.block_rows) {
-        int64_t count = c->src.rows - first < c->src.block_rows ? c->src.rows - first : c->src.block_rows;
+        int64_t count =
+            c->src.rows - first < c->src.block_rows ? c->src.rows - first : c->src.block_rows;
         SLG_TRY(source_form(&c->src, first, count));
         if (c->has_teacher) SLG_TRY(source_form(&c->teacher, first, count));
         if (c->method->whole)
@@ -395,7 +410,8 @@ static slg_status walk(loss_call *c)
         else
             row_pipeline_run(c->ctx, job, c, first, count, c->src.cols);
         SLG_TRY(source_grad_carry(&c->src, &c->grad, first, count));
-        if (c->has_teacher) SLG_TRY(source_grad_carry(&c->teacher, &c->teacher_grad, first, count));
+        if (c->has_teacher)
+            SLG_TRY(source_grad_carry(&c->teacher, &c->teacher_grad, first, count));
     }
     source_grad_none(&c->src, &c->grad);
     if (c->has_teacher) source_grad_none(&c->teacher, &c->teacher_grad);
@@ -412,7 +428,9 @@ static void add_up(loss_call *c, slg_loss_out *out)
     }
     c->out.weight = c->denominator;
     bool none = c->out.count == 0 || (c->reduction == SLG_MEAN && c->denominator == 0);
-    c->out.value = none ? 0 : c->reduction == SLG_MEAN ? c->out.sum / c->denominator : c->out.sum;
+    c->out.value = none                       ? 0
+                   : c->reduction == SLG_MEAN ? c->out.sum / c->denominator
+                                              : c->out.sum;
     options_write(out, &c->out, sizeof c->out);
 }
 
@@ -422,9 +440,10 @@ static slg_status open_teacher(loss_call *c)
     SLG_TRY(source_open(c->ctx, "targets.teacher", c->target.teacher, &c->teacher));
     c->has_teacher = true;
     if (c->teacher.rows == c->src.rows && c->teacher.cols == c->src.cols) return SLG_OK;
-    return slg_fail(c->ctx, SLG_ERR_SHAPE, "targets.teacher has %lld rows, %lld columns, logits %lld, %lld",
-                    (long long)c->teacher.rows, (long long)c->teacher.cols, (long long)c->src.rows,
-                    (long long)c->src.cols);
+    return slg_fail(c->ctx, SLG_ERR_SHAPE,
+                    "targets.teacher has %lld rows, %lld columns, logits %lld, %lld",
+                    (long long)c->teacher.rows, (long long)c->teacher.cols,
+                    (long long)c->src.rows, (long long)c->src.cols);
 }
 
 /* All scratch of a call, and a block size that suits both sources. */
@@ -432,7 +451,8 @@ static slg_status reserve(loss_call *c)
 {
     slg_ctx *ctx = c->ctx;
     int64_t block = source_block_rows(&c->src);
-    if (c->has_teacher && source_block_rows(&c->teacher) < block) block = source_block_rows(&c->teacher);
+    if (c->has_teacher && source_block_rows(&c->teacher) < block)
+        block = source_block_rows(&c->teacher);
     SLG_TRY(source_reserve(&c->src, block));
     if (c->has_teacher) SLG_TRY(source_reserve(&c->teacher, block));
     SLG_TRY(source_grad_reserve(&c->src, &c->grad));
@@ -442,15 +462,19 @@ static slg_status reserve(loss_call *c)
     if (!c->loss || !c->correct) return SLG_ERR_MEMORY;
     if (!c->method->whole) return SLG_OK;
     c->worker_floats = whole_floats(c);
-    c->worker = arena_alloc(ctx, (size_t)c->worker_floats * (size_t)ctx->num_threads, sizeof(float));
+    c->worker =
+        arena_alloc(ctx, (size_t)c->worker_floats * (size_t)ctx->num_threads, sizeof(float));
     return c->worker ? SLG_OK : SLG_ERR_MEMORY;
 }
 
-slg_status loss_open(slg_ctx *ctx, const loss_method *method, const void *opts, int32_t reduction,
-                     const slg_logits *logits, const slg_targets *targets, slg_loss_out *out,
-                     slg_logits_grad *grad, slg_logits_grad *teacher_grad, loss_call *c)
+slg_status loss_open(slg_ctx *ctx, const loss_method *method, const void *opts,
+                     int32_t reduction, const slg_logits *logits, const slg_targets *targets,
+                     slg_loss_out *out, slg_logits_grad *grad, slg_logits_grad *teacher_grad,
+                     loss_call *c)
 {
-    *c = (loss_call){ .ctx = ctx, .method = method, .opts = opts, .reduction = reduction, .gain = 1 };
+    *c = (loss_call){
+        .ctx = ctx, .method = method, .opts = opts, .reduction = reduction, .gain = 1
+    };
     SLG_TRY(reduction_check(ctx, reduction));
     SLG_TRY(source_open(ctx, "logits", logits, &c->src));
     SLG_TRY(targets_open(ctx, targets, method->uses, c->src.rows, c->src.cols, &c->target));
@@ -462,12 +486,13 @@ slg_status loss_open(slg_ctx *ctx, const loss_method *method, const void *opts, 
     c->out.count = c->out.correct = 0;
 
     if (c->method->flags & LOSS_NO_LSE && c->out.lse)
-        return slg_fail(ctx, SLG_ERR_NULL, "out.lse must be NULL: this loss has no log-sum-exp");
+        return slg_fail(ctx, SLG_ERR_NULL,
+                        "out.lse must be NULL: this loss has no log-sum-exp");
     if (teacher_grad) SLG_TRY(loss_open_teacher_grad(c, teacher_grad));
     if (method->open) SLG_TRY(method->open(c));
     SLG_TRY(reserve(c));
-    bool stream = !c->src.fused && !c->grad.in_place && !c->grad.accumulate_input
-               && c->src.softcap == 0 && stream_pays(ctx, c->src.rows, c->src.cols);
+    bool stream = !c->src.fused && !c->grad.in_place && !c->grad.accumulate_input &&
+                  c->src.softcap == 0 && stream_pays(ctx, c->src.rows, c->src.cols);
     c->store = stream ? STORE_STREAM : STORE_CACHED;
     count_rows(c);
     return SLG_OK;
@@ -480,18 +505,20 @@ slg_status loss_execute(loss_call *c, slg_loss_out *out)
     return SLG_OK;
 }
 
-slg_status loss_run(slg_ctx *ctx, const loss_method *method, const void *opts, int32_t reduction,
-                    const slg_logits *logits, const slg_targets *targets, slg_loss_out *out,
-                    slg_logits_grad *grad)
+slg_status loss_run(slg_ctx *ctx, const loss_method *method, const void *opts,
+                    int32_t reduction, const slg_logits *logits, const slg_targets *targets,
+                    slg_loss_out *out, slg_logits_grad *grad)
 {
     return loss_run_pair(ctx, method, opts, reduction, logits, targets, out, grad, NULL);
 }
 
-slg_status loss_run_pair(slg_ctx *ctx, const loss_method *method, const void *opts, int32_t reduction,
-                         const slg_logits *logits, const slg_targets *targets, slg_loss_out *out,
-                         slg_logits_grad *grad, slg_logits_grad *teacher_grad)
+slg_status loss_run_pair(slg_ctx *ctx, const loss_method *method, const void *opts,
+                         int32_t reduction, const slg_logits *logits,
+                         const slg_targets *targets, slg_loss_out *out, slg_logits_grad *grad,
+                         slg_logits_grad *teacher_grad)
 {
     loss_call c;
-    SLG_TRY(loss_open(ctx, method, opts, reduction, logits, targets, out, grad, teacher_grad, &c));
+    SLG_TRY(
+        loss_open(ctx, method, opts, reduction, logits, targets, out, grad, teacher_grad, &c));
     return loss_execute(&c, out);
 }

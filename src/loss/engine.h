@@ -1,11 +1,11 @@
 /*
- * engine.h - the machine that every loss over logits runs on. It walks the rows of a source over
- * the pool, reduces each to its log-sum-exp, asks the loss's `solve` for the row's value and the
- * form of its gradient, writes the gradient while the next row is read, adds values up in order,
- * and carries fused gradients back through the output layer.
+ * engine.h - the machine that every loss over logits runs on. It walks the rows of a source
+ * over the pool, reduces each to its log-sum-exp, asks the loss's `solve` for the row's value
+ * and the form of its gradient, writes the gradient while the next row is read, adds values up
+ * in order, and carries fused gradients back through the output layer.
  *
- * A loss is a loss_method: what it uses, solve, and for those whose gradient is not of the common
- * form, blocks of its own.
+ * A loss is a loss_method: what it uses, solve, and for those whose gradient is not
+ * of the common form, blocks of its own.
  */
 #ifndef SLG_LOSS_ENGINE_H
 #define SLG_LOSS_ENGINE_H
@@ -18,82 +18,88 @@
 enum { LOSS_EXTRA = 4 };
 
 /*
- * One row, between its two passes. With class indices the reduction leaves the target out: so the
- * others' share of the probability keeps its relative precision when the target dominates.
+ * One row, between its two passes. With class indices the reduction leaves the target out: so
+ * the others' share of the probability keeps its relative precision when the target dominates.
  */
 typedef struct loss_row {
-    /* Set by the engine before solve. x is after soft-cap and mask; T is the row's temperature. */
-    int64_t row, target;  /* target: -1 where there is none */
-    double weight;        /* of the row */
-    double scale;         /* d(reduced loss) / d(row's loss times weight) */
-    double temperature;   /* T */
-    row_stat rest;        /* over all classes, or all but the target */
-    float x_target;       /* -inf where there is no target */
-    double lse;           /* log-sum-exp of x / T over all classes */
-    double log_odds;      /* log(sum of the others / target): lse of the rest less x_target / T */
-    double other;         /* 1 - p[target], to its own relative precision; 1 without a target */
+    /* Set by the engine before solve. x is after soft-cap and mask; T is the row's
+       temperature. */
+    int64_t row, target; /* target: -1 where there is none */
+    double weight;       /* of the row */
+    double scale;        /* d(reduced loss) / d(row's loss times weight) */
+    double temperature;  /* T */
+    row_stat rest;       /* over all classes, or all but the target */
+    float x_target;      /* -inf where there is no target */
+    double lse;          /* log-sum-exp of x / T over all classes */
+    double log_odds;     /* log(sum of the others / target): lse of the rest less
+                            x_target / T */
+    double other;        /* 1 - p[target], to its own relative precision; 1 without a target */
     double p_target;
-    lse_part parts[3];    /* for the method's own reductions (kernel lse_dot); LSE_EMPTY at first */
-    double sums[12];      /* the method's own reductions add to these; 0 at first */
+    lse_part parts[3]; /* for the method's own reductions (kernel lse_dot); LSE_EMPTY at
+                          first */
+    double sums[12];   /* the method's own reductions add to these; 0 at first */
 
     /* Set by solve. */
-    double loss;          /* times weight */
+    double loss; /* times weight */
     /* Gradient in x:  a p[k] + c  for live classes, 0 for masked ones; target's entry apart.
        The engine multiplies by scale and by 1 / T. */
     double a, c;
     double at_target;
-    double more[4];       /* what the method's emit needs beside */
-    float *dt;            /* for whole: the teacher's gradient; NULL where it is not wanted */
-    double extra[LOSS_EXTRA];    /* what the method returns beside the loss, see loss_open_extra */
+    double more[4]; /* what the method's emit needs beside */
+    float *dt;      /* for whole: the teacher's gradient; NULL where it is not wanted */
+    double extra[LOSS_EXTRA]; /* what the method returns beside the loss, see
+                                 loss_open_extra */
 } loss_row;
 
 typedef struct loss_call loss_call;
 
 enum {
-    LOSS_NO_LSE = 1, /* no log-sum-exp: the method's own reduce alone. NaN and infinities are its
-                            own affair, out.lse is refused, out.correct is 0. */
-    LOSS_KEEP_TARGET = 2, /* emit and row write the target's entry themselves */
-    LOSS_SEES_IGNORED = 4, /* solve and whole also get ignored rows (target -1, no d), for extras */
+    LOSS_NO_LSE = 1, /* no log-sum-exp: the method's own reduce alone. NaN and infinities are
+                        its own affair, out.lse is refused, out.correct is 0. */
+    LOSS_KEEP_TARGET = 2,  /* emit and row write the target's entry themselves */
+    LOSS_SEES_IGNORED = 4, /* solve and whole also get ignored rows (target -1, no d), for
+                              extras */
     LOSS_EMPTY_NAN = 8, /* a row with every class masked: loss and gradient NaN, as of a NaN */
-    LOSS_HAS_MAX = 16 /* with LOSS_NO_LSE: reduce keeps rest.part.max, as the log-sum-exp would, so
-                        out.correct is known; not of rows whose loss is NaN */
+    LOSS_HAS_MAX = 16 /* with LOSS_NO_LSE: reduce keeps rest.part.max, as the log-sum-exp would,
+                         so out.correct is known; not of rows whose loss is NaN */
 };
 
 typedef struct loss_method {
     unsigned uses;  /* TARGET_ flags */
     unsigned flags; /* LOSS_ flags */
 
-    /* Checks what is the method's own, once shapes are known and before anything is written (the
-       tensors in its options, say), and sets up call->state; NULL: nothing to do. */
+    /* Checks what is the method's own, once shapes are known and before anything is written
+       (the tensors in its options, say), and sets up call->state; NULL: nothing to do. */
     slg_status (*open)(loss_call *call);
 
-    /* Second reduction of a block, beside the log-sum-exp; NULL: none. t: the teacher's block, where
-       the method uses one. */
+    /* Second reduction of a block, beside the log-sum-exp; NULL: none. t: the teacher's block,
+       where the method uses one. */
     void (*reduce)(const loss_call *call, loss_row *r, int64_t col, int64_t n, const float *x,
                    const float *t);
 
-    /* Value and form of the gradient. Ordinary rows alone: at least one live class, all finite or
-       masked (of x; the teacher's are the method's affair). */
+    /* Value and form of the gradient. Ordinary rows alone: at least one live class, all finite
+       or masked (of x; the teacher's are the method's affair). */
     void (*solve)(const loss_call *call, loss_row *r);
 
     /* Gradient of a block (n <= EMIT_BLOCK), times scale and 1 / T; NULL: the common form. The
        target's entry is overwritten by the engine. */
-    void (*emit)(const loss_call *call, const loss_row *r, int64_t col, int64_t n, const float *x,
-                 const float *t, float *d, int store);
+    void (*emit)(const loss_call *call, const loss_row *r, int64_t col, int64_t n,
+                 const float *x, const float *t, float *d, int store);
 
     /* With emit: whether this row's gradient is of the common form after all, and emit would be
        loss_emit_common; NULL: never. */
     bool (*common)(const loss_call *call, const loss_row *r);
 
-    /* Instead of solve and emit, for a method that must see the row whole (a sort, a third pass): x
-       and t are whole rows, lse and the rest are known; it sets r->loss, and where d is not NULL
-       writes the gradient, times loss_factor(r). scratch is scratch_floats(cols) floats. */
+    /* Instead of solve and emit, for a method that must see the row whole (a sort, a third
+       pass): x and t are whole rows, lse and the rest are known; it sets r->loss, and where d
+       is not NULL writes the gradient, times loss_factor(r). scratch is scratch_floats(cols)
+       floats. */
     void (*whole)(const loss_call *call, loss_row *r, const float *x, const float *t, float *d,
                   float *scratch);
     int64_t (*scratch_floats)(int64_t cols);
 
-    /* The extras of a row with every class masked. They are NaN where the row holds NaN or +inf,
-       and 0 where it is ignored and the method does not see ignored rows. */
+    /* The extras of a row with every class masked. They are NaN where the row holds NaN or
+       +inf, and 0 where it is ignored and the method does not see ignored rows. */
     double extra_masked[LOSS_EXTRA];
 } loss_method;
 
@@ -101,12 +107,12 @@ struct loss_call {
     slg_ctx *ctx;
     const loss_method *method;
     const void *opts;
-    void *state;            /* the method's own, see open */
+    void *state; /* the method's own, see open */
     int32_t reduction;
-    double gain;            /* what gradients, not values, are multiplied by */
+    double gain; /* what gradients, not values, are multiplied by */
     logit_source src, teacher;
     bool has_teacher;
-    const slg_logits *given_logits;   /* as the caller gave them, for open */
+    const slg_logits *given_logits; /* as the caller gave them, for open */
     const slg_targets *given_targets;
     const slg_logits_grad *given_grad, *given_teacher_grad;
     target_set target;
@@ -117,23 +123,23 @@ struct loss_call {
     rows loss_rows, lse_rows; /* data NULL: not wanted */
     rows extra[LOSS_EXTRA];   /* the same */
     const slg_tensor *extra_tensor[LOSS_EXTRA];
-    double *loss;             /* [rows] */
-    bool *correct;            /* [rows] */
-    float *worker;            /* for whole rows: worker_floats a worker */
+    double *loss;  /* [rows] */
+    bool *correct; /* [rows] */
+    float *worker; /* for whole rows: worker_floats a worker */
     int64_t worker_floats;
 };
 
 /*
- * Runs a loss. opts are the method's own, read and checked already; the reduction is among them.
- * Checks everything else before anything is written.
+ * Runs a loss. opts are the method's own, read and checked already; the reduction is among
+ * them. Checks everything else before anything is written.
  */
-slg_status loss_run(slg_ctx *ctx, const loss_method *method, const void *opts, int32_t reduction,
-                    const slg_logits *logits, const slg_targets *targets, slg_loss_out *out,
-                    slg_logits_grad *grad);
+slg_status loss_run(slg_ctx *ctx, const loss_method *method, const void *opts,
+                    int32_t reduction, const slg_logits *logits, const slg_targets *targets,
+                    slg_loss_out *out, slg_logits_grad *grad);
 
 /*
- * For open: the caller's tensor t (NULL: not wanted) gets loss_row.extra[i] of each row. Checks that
- * it is [rows] f32 or f64, and shares no memory with what else was given.
+ * For open: the caller's tensor t (NULL: not wanted) gets loss_row.extra[i] of each row. Checks
+ * that it is [rows] f32 or f64, and shares no memory with what else was given.
  */
 slg_status loss_open_extra(loss_call *call, int i, const char *name, const slg_tensor *t);
 
@@ -147,24 +153,28 @@ slg_status loss_open_out(loss_call *call, const slg_loss_out *given, const slg_t
                          const slg_logits *logits, const slg_logits_grad *grad);
 
 /*
- * loss_run with a gradient of the teacher as well, for methods with `whole` and TARGET_TEACHER: they
- * write it to loss_row.dt, in the teacher's logits before the division by their temperature.
+ * loss_run with a gradient of the teacher as well, for methods with `whole` and TARGET_TEACHER:
+ * they write it to loss_row.dt, in the teacher's logits before the division by their
+ * temperature.
  */
-slg_status loss_run_pair(slg_ctx *ctx, const loss_method *method, const void *opts, int32_t reduction,
-                         const slg_logits *logits, const slg_targets *targets, slg_loss_out *out,
-                         slg_logits_grad *grad, slg_logits_grad *teacher_grad);
+slg_status loss_run_pair(slg_ctx *ctx, const loss_method *method, const void *opts,
+                         int32_t reduction, const slg_logits *logits,
+                         const slg_targets *targets, slg_loss_out *out, slg_logits_grad *grad,
+                         slg_logits_grad *teacher_grad);
 
-/* For the engine: checks teacher_grad against all else; whether the row's target is its arg-max. */
+/* For the engine: checks teacher_grad against all else; whether the row's target is its
+   arg-max. */
 slg_status loss_open_teacher_grad(loss_call *call, const slg_logits_grad *given);
 bool loss_leads(const loss_call *call, const loss_row *r);
 
 /*
- * Its two halves, for an operation that is several losses: all are opened, which checks everything
- * and takes scratch, before the first is run. In between call->gain may be set.
+ * Its two halves, for an operation that is several losses: all are opened, which checks
+ * everything and takes scratch, before the first is run. In between call->gain may be set.
  */
-slg_status loss_open(slg_ctx *ctx, const loss_method *method, const void *opts, int32_t reduction,
-                     const slg_logits *logits, const slg_targets *targets, slg_loss_out *out,
-                     slg_logits_grad *grad, slg_logits_grad *teacher_grad, loss_call *call);
+slg_status loss_open(slg_ctx *ctx, const loss_method *method, const void *opts,
+                     int32_t reduction, const slg_logits *logits, const slg_targets *targets,
+                     slg_loss_out *out, slg_logits_grad *grad, slg_logits_grad *teacher_grad,
+                     loss_call *call);
 slg_status loss_execute(loss_call *call, slg_loss_out *out);
 
 /* weight * value, 0 where the weight is, also of an infinite value. */
@@ -186,8 +196,8 @@ static inline double loss_factor(const loss_row *r) { return r->scale / r->tempe
 exp_out loss_softmax(const loss_call *call, const loss_row *r, double weight, float c);
 
 /* The block of the common form: for methods whose own emit is for some options only. */
-void loss_emit_common(const loss_call *call, const loss_row *r, int64_t n, const float *x, float *d,
-                      int store);
+void loss_emit_common(const loss_call *call, const loss_row *r, int64_t n, const float *x,
+                      float *d, int store);
 
 /* SLG_ERR_RANGE unless it is one of slg_reduction. */
 slg_status reduction_check(slg_ctx *ctx, int32_t reduction);

@@ -43,17 +43,20 @@ static slg_status open(loss_call *c)
 {
     const wanted *w = c->opts;
     if (c->src.cols > INT32_MAX)
-        return slg_fail(c->ctx, SLG_ERR_SHAPE, "logits have %lld columns, at most %d are allowed",
+        return slg_fail(c->ctx, SLG_ERR_SHAPE,
+                        "logits have %lld columns, at most %d are allowed",
                         (long long)c->src.cols, INT32_MAX);
     SLG_TRY(loss_open_extra(c, ENTROPY, "entropy", w->entropy));
     SLG_TRY(loss_open_extra(c, TOP_ENTROPY, "opts.top_entropy", w->o.top_entropy));
     return loss_open_extra(c, TOP_MASS, "opts.top_mass", w->o.top_mass);
 }
 
-static const loss_method method = { .open = open, .whole = whole, .scratch_floats = scratch_floats };
+static const loss_method method = { .open = open,
+                                    .whole = whole,
+                                    .scratch_floats = scratch_floats };
 
-static slg_status entropies(slg_ctx *ctx, const slg_logits *logits, const slg_entropy_opts *opts,
-                            slg_tensor *entropy)
+static slg_status entropies(slg_ctx *ctx, const slg_logits *logits,
+                            const slg_entropy_opts *opts, slg_tensor *entropy)
 {
     wanted w = { defaults, entropy };
     slg_targets none;
@@ -62,7 +65,8 @@ static slg_status entropies(slg_ctx *ctx, const slg_logits *logits, const slg_en
     if (w.o.reserved != 0)
         return slg_fail(ctx, SLG_ERR_OPTIONS, "opts.reserved is %d, must be 0", w.o.reserved);
     if (w.o.top_k < 1)
-        return slg_fail(ctx, SLG_ERR_RANGE, "top_k is %lld, must be at least 1", (long long)w.o.top_k);
+        return slg_fail(ctx, SLG_ERR_RANGE, "top_k is %lld, must be at least 1",
+                        (long long)w.o.top_k);
     slg_targets_init(&none, sizeof none);
     return loss_run(ctx, &method, &w, SLG_SUM, logits, &none, &out, NULL);
 }

@@ -1,6 +1,7 @@
 /*
- * expected_reward.c - see reward.h. A table of rewards: p in scratch, then softmax's own backward pass,
- * for that is what the gradient is. A reward of one class alone: the engine's common form.
+ * expected_reward.c - see reward.h. A table of rewards: p in scratch, then softmax's own
+ * backward pass, for that is what the gradient is. A reward of one class alone: the engine's
+ * common form.
  */
 #include <math.h>
 
@@ -29,7 +30,8 @@ static slg_status open(loss_call *c)
     const slg_tensor *t = w->o.reward;
     const int64_t shape[2] = { c->src.rows, c->src.cols };
     const bool one = c->target.has_index;
-    SLG_TRY(tensor_in(c->ctx, "opts.reward", t, one ? DT_F32 | DT_F64 : DT_ROW, one ? 1 : 2, one ? 1 : 2));
+    SLG_TRY(tensor_in(c->ctx, "opts.reward", t, one ? DT_F32 | DT_F64 : DT_ROW, one ? 1 : 2,
+                      one ? 1 : 2));
     SLG_TRY(tensor_shape_is(c->ctx, "opts.reward", t, one ? 1 : 2, shape));
     SLG_TRY(loss_check_input(c, "opts.reward", t));
     w->table = one ? rows_per_row(t) : rows_of(t);
@@ -39,7 +41,8 @@ static slg_status open(loss_call *c)
 static void solve(const loss_call *c, loss_row *r)
 {
     const reward *w = c->state;
-    double value = r->weight == 0 ? 0 : r->weight * r->p_target * rows_get(&w->table, r->row, 0);
+    double value =
+        r->weight == 0 ? 0 : r->weight * r->p_target * rows_get(&w->table, r->row, 0);
     r->loss = -value;
     r->a = value;
     r->at_target = -value * r->other;
@@ -78,14 +81,17 @@ static void whole(const loss_call *c, loss_row *r, const float *x, const float *
         if (weight == 0)
             fill_f32(d + col, n, 0.0f);
         else
-            k->softmax_bwd((size_t)n, p + col, a, (float)mean, (float)(-weight * loss_factor(r)), d + col);
+            k->softmax_bwd((size_t)n, p + col, a, (float)mean,
+                           (float)(-weight * loss_factor(r)), d + col);
     }
 }
 
-static const loss_method one_class = { .uses = TARGET_INDEX | TARGET_ROW_WEIGHT, .open = open,
+static const loss_method one_class = { .uses = TARGET_INDEX | TARGET_ROW_WEIGHT,
+                                       .open = open,
                                        .solve = solve };
-static const loss_method all_classes = { .uses = TARGET_ROW_WEIGHT, .open = open, .whole = whole,
-                                         .scratch_floats = scratch_floats };
+static const loss_method all_classes = {
+    .uses = TARGET_ROW_WEIGHT, .open = open, .whole = whole, .scratch_floats = scratch_floats
+};
 
 static slg_status expected(slg_ctx *ctx, const slg_logits *logits, const slg_targets *targets,
                            const slg_expected_reward_opts *opts, slg_loss_out *out,
@@ -100,9 +106,9 @@ static slg_status expected(slg_ctx *ctx, const slg_logits *logits, const slg_tar
     return loss_run(ctx, m, &w, w.o.reduction, logits, targets, out, grad);
 }
 
-slg_status slg_expected_reward(slg_ctx *ctx, const slg_logits *logits, const slg_targets *targets,
-                               const slg_expected_reward_opts *opts, slg_loss_out *out,
-                               slg_logits_grad *grad)
+slg_status slg_expected_reward(slg_ctx *ctx, const slg_logits *logits,
+                               const slg_targets *targets, const slg_expected_reward_opts *opts,
+                               slg_loss_out *out, slg_logits_grad *grad)
 {
     if (!ctx) return SLG_ERR_NULL;
     op_begin(ctx, "slg_expected_reward");

@@ -40,7 +40,8 @@ static slg_status focal(slg_ctx *ctx, const slg_logits *logits, const slg_target
     slg_focal_opts o = defaults;
     SLG_TRY(options_read(ctx, "opts", opts, &o, sizeof o));
     if (!(o.gamma >= 0) || !isfinite(o.gamma))
-        return slg_fail(ctx, SLG_ERR_RANGE, "gamma is %g, must be finite and at least 0", o.gamma);
+        return slg_fail(ctx, SLG_ERR_RANGE, "gamma is %g, must be finite and at least 0",
+                        o.gamma);
     return loss_run(ctx, &method, &o, o.reduction, logits, targets, out, grad);
 }
 

@@ -1,7 +1,7 @@
 /*
- * hinge.c - see hinge.h. With h = max(0, (x - ref) + T m), ref 0 or the target's score, every form is
- * made of sums of h and h^2 over the rivals, or of their maximum. All in x, before the temperature
- * T: the loss is T^-p times that.
+ * hinge.c - see hinge.h. With h = max(0, (x - ref) + T m), ref 0 or the target's score, every
+ * form is made of sums of h and h^2 over the rivals, or of their maximum. All in x, before
+ * the temperature T: the loss is T^-p times that.
  */
 #include "hinge_run.h"
 

@@ -10,7 +10,7 @@
 typedef struct hinge_spec {
     int32_t form, power;
     double margin;
-    double factor; /* of every row's loss */
+    double factor;  /* of every row's loss */
     bool per_entry; /* ... and 1 / cols */
 } hinge_spec;
 

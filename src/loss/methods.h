@@ -1,6 +1,6 @@
 /*
- * methods.h - losses that other operations are made of: they run on loss_open and loss_execute with
- * the loss's own options.
+ * methods.h - losses that other operations are made of: they run on loss_open and loss_execute
+ * with the loss's own options.
  */
 #ifndef SLG_LOSS_METHODS_H
 #define SLG_LOSS_METHODS_H

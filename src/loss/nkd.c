@@ -1,6 +1,7 @@
 /*
- * nkd.c - see distill.h. The engine's softmax leaves the target out already: at tau = 1 it is P, the
- * student's over the other classes, and the gradient is two exponentials, of P and of the teacher's Q.
+ * nkd.c - see distill.h. The engine's softmax leaves the target out already: at tau = 1 it
+ * is P, the student's over the other classes, and the gradient is two exponentials, of P and
+ * of the teacher's Q.
  */
 #include <math.h>
 
@@ -22,9 +23,9 @@ void slg_nkd_opts_init(slg_nkd_opts *opts, size_t size)
     options_init(opts, size, &defaults, sizeof defaults);
 }
 
-/* parts: the teacher at tau, and where tau is not 1 the student at tau and the teacher at 1; all without
-   the target. sums[DOT] is of Q (x - sums[SHIFT]), the shift being the student's maximum so far: so
-   differences keep their precision under a large common offset. */
+/* parts: the teacher at tau, and where tau is not 1 the student at tau and the teacher at 1;
+   all without the target. sums[DOT] is of Q (x - sums[SHIFT]), the shift being the student's
+   maximum so far: so differences keep their precision under a large common offset. */
 enum { TEACHER, STUDENT, TEACHER_ONE };
 enum { DOT, DOT_SQUARE, SHIFT, SHIFTED };
 enum { TEACHER_LSE, TEACHER_PRE, STUDENT_LSE, STUDENT_PRE };
@@ -37,7 +38,8 @@ static second student_of(const loss_call *c, const loss_row *r)
 
 static second teacher_of(const loss_call *c, const loss_row *r, double tau)
 {
-    return (second){ &c->teacher, source_temperature(&c->teacher, r->row) * tau, 1.0f, r->target };
+    return (second){ &c->teacher, source_temperature(&c->teacher, r->row) * tau, 1.0f,
+                     r->target };
 }
 
 static void move_shift(loss_row *r)
@@ -71,7 +73,8 @@ static void reduce(const loss_call *c, loss_row *r, int64_t col, int64_t n, cons
     second_reduce(k, &one, col, n, t, &one_arg, &r->parts[TEACHER_ONE]);
 }
 
-/* q[t]; NaN where the teacher's row is no distribution. rest: the others, at the temperature of s. */
+/* q[t]; NaN where the teacher's row is no distribution. rest: the others, at the temperature
+   of s. */
 static double teacher_target(const loss_row *r, const second *s, const row_stat *rest)
 {
     second whole = *s;
@@ -100,7 +103,8 @@ static void solve(const loss_call *c, loss_row *r)
 {
     const slg_nkd_opts *o = c->opts;
     const double tau = o->temperature;
-    const second student = student_of(c, r), teacher = teacher_of(c, r, tau), one = teacher_of(c, r, 1);
+    const second student = student_of(c, r), teacher = teacher_of(c, r, tau),
+                 one = teacher_of(c, r, 1);
     row_stat p = r->rest, q, q_one;
     second_finish(c, r->row, &teacher, &r->parts[TEACHER], &q);
     q_one = q;
@@ -139,7 +143,8 @@ static void emit(const loss_call *c, const loss_row *r, int64_t col, int64_t n, 
         fill_f32(d, n, isnan(r->a) ? NAN : 0.0f);
         return;
     }
-    exp_out p = row_out(&r->rest, r->a * r->other * factor + (o->temperature == 1 ? others : 0), 0.0f);
+    exp_out p =
+        row_out(&r->rest, r->a * r->other * factor + (o->temperature == 1 ? others : 0), 0.0f);
     if (others == 0) {
         k->exp_emit((size_t)n, x, &p, d, store);
         return;
@@ -150,14 +155,14 @@ static void emit(const loss_call *c, const loss_row *r, int64_t col, int64_t n, 
         k->exp_emit2((size_t)n, x, &p, t, &q, d, store);
         return;
     }
-    const exp_out soft = second_out(student_of(c, r).temperature, m[STUDENT_LSE], m[STUDENT_PRE],
-                                    others);
+    const exp_out soft =
+        second_out(student_of(c, r).temperature, m[STUDENT_LSE], m[STUDENT_PRE], others);
     k->exp_emit((size_t)n, x, &p, own, STORE_CACHED); /* first: d may be x */
     k->exp_emit2((size_t)n, x, &soft, t, &q, d, STORE_CACHED);
     k->add((size_t)n, own, d);
 }
 
-/* ---- The call ------------------------------------------------------------------------------- */
+/* ---- The call ---------------------------------------------------------------------------- */
 
 static slg_status open(loss_call *c)
 {

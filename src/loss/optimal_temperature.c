@@ -1,8 +1,8 @@
 /*
  * optimal_temperature.c - see tempnet.h. With b = 1 / tau and p = softmax(b x), the divergence
- * KL(b) = log K - H grows with b: dKL/db = b Var_p(x). For small b it is b^2 Var/2, so its root is
- * nearly a line, on which Newton steps land within 4 to 8 passes; steps that leave the bracket, or
- * whose variance overflows, halve it (in log b) instead.
+ * KL(b) = log K - H grows with b: dKL/db = b Var_p(x). For small b it is b^2 Var/2, so its root
+ * is nearly a line, on which Newton steps land within 4 to 8 passes; steps that leave
+ * the bracket, or whose variance overflows, halve it (in log b) instead.
  */
 #include <math.h>
 
@@ -66,7 +66,8 @@ static at_tau evaluate(const best_run *run, int64_t row, double tau, float max, 
         run->src.ctx->k.lse_dot((size_t)n, x, NULL, max, &arg, &part, dot);
     }
     double mean = dot[0] / part.sum; /* of x - max */
-    double lse = log(part.sum) + (double)part.ref * arg.unit - ((double)max - (double)arg.pre) / tau;
+    double lse =
+        log(part.sum) + (double)part.ref * arg.unit - ((double)max - (double)arg.pre) / tau;
     at_tau a = { .variance = dot[1] / part.sum - mean * mean };
     a.entropy = fmax(lse - mean / tau, 0.0);
     a.kl = isnan(part.sum) ? NAN : fmax(log(live) - a.entropy, 0.0);
@@ -126,7 +127,8 @@ static void best_range(void *arg, int64_t task, int32_t worker)
     const best_run *run = arg;
     int64_t to = run->first + pool_range_start(run->count, run->ranges, task + 1);
     (void)worker;
-    for (int64_t r = run->first + pool_range_start(run->count, run->ranges, task); r < to; r++) {
+    for (int64_t r = run->first + pool_range_start(run->count, run->ranges, task); r < to;
+         r++) {
         double entropy, tau = best_of_row(run, r, &entropy);
         rows_put(&run->tau, r, 0, tau);
         if (run->entropy.data) rows_put(&run->entropy, r, 0, entropy);
@@ -142,22 +144,25 @@ static slg_status check_opts(slg_ctx *ctx, const slg_optimal_temperature_opts *o
     if (!(o->rho >= 0) || !isfinite(o->rho))
         return slg_fail(ctx, SLG_ERR_RANGE, "rho is %g, must be finite and at least 0", o->rho);
     if (!(o->entropy >= 0 || o->entropy == -1) || !isfinite(o->entropy))
-        return slg_fail(ctx, SLG_ERR_RANGE, "entropy is %g, must be finite and at least 0, or -1",
-                        o->entropy);
-    if (o->tau_min >= TEMPERATURE_MIN && o->tau_max >= o->tau_min && o->tau_max <= TEMPERATURE_MAX)
+        return slg_fail(ctx, SLG_ERR_RANGE,
+                        "entropy is %g, must be finite and at least 0, or -1", o->entropy);
+    if (o->tau_min >= TEMPERATURE_MIN && o->tau_max >= o->tau_min &&
+        o->tau_max <= TEMPERATURE_MAX)
         return SLG_OK;
-    return slg_fail(ctx, SLG_ERR_RANGE, "tau_min is %g, tau_max %g: must be in order, from %g to %g",
-                    o->tau_min, o->tau_max, TEMPERATURE_MIN, TEMPERATURE_MAX);
+    return slg_fail(ctx, SLG_ERR_RANGE,
+                    "tau_min is %g, tau_max %g: must be in order, from %g to %g", o->tau_min,
+                    o->tau_max, TEMPERATURE_MIN, TEMPERATURE_MAX);
 }
 
-static slg_status check_out(slg_ctx *ctx, const char *name, const slg_tensor *t, const slg_logits *l,
-                            int64_t rows_count, rows *out)
+static slg_status check_out(slg_ctx *ctx, const char *name, const slg_tensor *t,
+                            const slg_logits *l, int64_t rows_count, rows *out)
 {
     SLG_TRY(tensor_out(ctx, name, t, DT_F32 | DT_F64, 1, 1));
     SLG_TRY(tensor_shape_is(ctx, name, t, 1, &rows_count));
     const slg_tensor *in[] = { l->dense, l->hidden, l->weight, l->bias, l->mask };
     for (size_t i = 0; i < 5; i++)
-        if (outputs_clash(t, in[i])) return slg_fail(ctx, SLG_ERR_STRIDE, "%s overlaps an input", name);
+        if (outputs_clash(t, in[i]))
+            return slg_fail(ctx, SLG_ERR_STRIDE, "%s overlaps an input", name);
     *out = rows_per_row(t);
     return SLG_OK;
 }
@@ -174,11 +179,14 @@ static slg_status optimal(slg_ctx *ctx, const slg_logits *logits,
     slg_logits_init(&l, sizeof l);
     SLG_TRY(options_read(ctx, "logits", logits, &l, sizeof l));
     if (l.temperature != 1 || l.row_temperature)
-        return slg_fail(ctx, SLG_ERR_RANGE, "logits.temperature is %g, must be 1, and row_temperature "
-                        "NULL: they are what is sought", l.temperature);
+        return slg_fail(ctx, SLG_ERR_RANGE,
+                        "logits.temperature is %g, must be 1, and row_temperature "
+                        "NULL: they are what is sought",
+                        l.temperature);
     SLG_TRY(check_out(ctx, "tau", tau, &l, run.src.rows, &run.tau));
     if (entropy) SLG_TRY(check_out(ctx, "entropy", entropy, &l, run.src.rows, &run.entropy));
-    if (outputs_clash(tau, entropy)) return slg_fail(ctx, SLG_ERR_STRIDE, "tau and entropy overlap");
+    if (outputs_clash(tau, entropy))
+        return slg_fail(ctx, SLG_ERR_STRIDE, "tau and entropy overlap");
     SLG_TRY(source_reserve(&run.src, source_block_rows(&run.src)));
     for (; run.first < run.src.rows; run.first += run.src.block_rows) {
         run.count = run.src.rows - run.first;

@@ -1,6 +1,6 @@
 /*
- * outputs.c - what a loss returns a row: out.loss, out.lse, and a method's own. None may share memory
- * with an input, a gradient or another.
+ * outputs.c - what a loss returns a row: out.loss, out.lse, and a method's own. None may share
+ * memory with an input, a gradient or another.
  */
 #include <math.h>
 
@@ -48,7 +48,8 @@ slg_status loss_open_out(loss_call *c, const slg_loss_out *given, const slg_targ
     SLG_TRY(options_read(c->ctx, "logits", logits, &l, sizeof l));
     if (grad) SLG_TRY(options_read(c->ctx, "grad", grad, &g, sizeof g));
     if (c->out.reserved != 0)
-        return slg_fail(c->ctx, SLG_ERR_OPTIONS, "out.reserved is %d, must be 0", c->out.reserved);
+        return slg_fail(c->ctx, SLG_ERR_OPTIONS, "out.reserved is %d, must be 0",
+                        c->out.reserved);
     SLG_TRY(open_out_rows(c, "out.loss", c->out.loss, targets, &l, &c->loss_rows));
     SLG_TRY(open_out_rows(c, "out.lse", c->out.lse, targets, &l, &c->lse_rows));
     if (shares(c->out.loss, c->out.lse))
@@ -79,8 +80,8 @@ slg_status loss_open_apart(loss_call *c, const char *name, const slg_tensor *t)
     bool clash = targets_clash(c->given_targets, t);
     for (size_t j = 0; j < sizeof in / sizeof *in; j++) clash = clash || shares(t, in[j]);
     if (clash) return slg_fail(c->ctx, SLG_ERR_STRIDE, "%s overlaps an input", name);
-    const slg_tensor *out[] = { g.dlogits, g.dhidden, g.dweight, g.dbias, c->out.loss, c->out.lse,
-                                h.dlogits, h.dhidden, h.dweight, h.dbias };
+    const slg_tensor *out[] = { g.dlogits,  g.dhidden, g.dweight, g.dbias,   c->out.loss,
+                                c->out.lse, h.dlogits, h.dhidden, h.dweight, h.dbias };
     for (size_t j = 0; j < sizeof out / sizeof *out; j++) clash = clash || shares(t, out[j]);
     for (int j = 0; j < LOSS_EXTRA; j++) clash = clash || shares(t, c->extra_tensor[j]);
     if (clash) return slg_fail(c->ctx, SLG_ERR_STRIDE, "%s overlaps another output", name);
@@ -99,7 +100,8 @@ slg_status loss_open_extra(loss_call *c, int i, const char *name, const slg_tens
 }
 
 /* Appends the tensors of a gradient. */
-static slg_status grad_tensors(loss_call *c, const slg_logits_grad *given, const slg_tensor *t[4])
+static slg_status grad_tensors(loss_call *c, const slg_logits_grad *given,
+                               const slg_tensor *t[4])
 {
     slg_logits_grad g;
     slg_logits_grad_init(&g, sizeof g);
@@ -120,14 +122,17 @@ slg_status loss_open_teacher_grad(loss_call *c, const slg_logits_grad *given)
     SLG_TRY(options_read(c->ctx, "targets", c->given_targets, &t, sizeof t));
     SLG_TRY(grad_tensors(c, given, d));
     SLG_TRY(grad_tensors(c, c->given_grad, own));
-    const slg_tensor *others[] = { l.dense, l.hidden, l.weight, l.bias, l.mask, l.row_temperature,
-                                   t.index, t.prob, t.row_weight, t.class_weight,
-                                   own[0], own[1], own[2], own[3], c->out.loss, c->out.lse };
+    const slg_tensor *others[] = {
+        l.dense, l.hidden, l.weight,     l.bias,         l.mask, l.row_temperature,
+        t.index, t.prob,   t.row_weight, t.class_weight, own[0], own[1],
+        own[2],  own[3],   c->out.loss,  c->out.lse
+    };
     for (size_t i = 0; i < 4; i++)
         for (size_t j = 0; j < sizeof others / sizeof *others; j++)
             if (shares(d[i], others[j]))
-                return slg_fail(c->ctx, SLG_ERR_STRIDE,
-                                "a gradient of the teacher overlaps another tensor of the call");
+                return slg_fail(
+                    c->ctx, SLG_ERR_STRIDE,
+                    "a gradient of the teacher overlaps another tensor of the call");
     c->given_teacher_grad = given;
     return SLG_OK;
 }
@@ -181,8 +186,8 @@ static bool prob_leads(const loss_call *c, int64_t row)
     const kernel_table *k = &c->ctx->k;
     rows_source q = { k, c->target.prob };
     int64_t cols = c->src.cols;
-    return cols > 0
-        && arg_max(k, rows_source_fetch, &q, row, cols) == arg_max(k, source_fetch, &c->src, row, cols);
+    return cols > 0 && arg_max(k, rows_source_fetch, &q, row, cols) ==
+                           arg_max(k, source_fetch, &c->src, row, cols);
 }
 
 bool loss_leads(const loss_call *c, const loss_row *r)

@@ -37,7 +37,8 @@ static slg_status poly1(slg_ctx *ctx, const slg_logits *logits, const slg_target
     slg_poly1_opts o = defaults;
     SLG_TRY(options_read(ctx, "opts", opts, &o, sizeof o));
     if (!(o.epsilon >= -1) || !isfinite(o.epsilon))
-        return slg_fail(ctx, SLG_ERR_RANGE, "epsilon is %g, must be finite and at least -1", o.epsilon);
+        return slg_fail(ctx, SLG_ERR_RANGE, "epsilon is %g, must be finite and at least -1",
+                        o.epsilon);
     return loss_run(ctx, &method, &o, o.reduction, logits, targets, out, grad);
 }
 

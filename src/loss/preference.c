@@ -1,6 +1,7 @@
 /*
- * preference.c - see softlogit/utility.h. The margin is minus the mean of x[r] - x[y] over rivals, so
- * sums leave the label out and take differences from its logit: nothing cancels where it dominates.
+ * preference.c - see softlogit/utility.h. The margin is minus the mean of x[r] - x[y] over
+ * rivals, so sums leave the label out and take differences from its logit: nothing cancels
+ * where it dominates.
  */
 #include "preference.h"
 
@@ -24,7 +25,8 @@ typedef struct preference_call {
     const slg_tensor *margin; /* NULL: not wanted */
 } preference_call;
 
-/* Sums over rivals of p v and p v^2, v = x - the label's x; that x, or 0 where it is not finite. */
+/* Sums over rivals of p v and p v^2, v = x - the label's x; that x, or 0 where it is not
+   finite. */
 enum { FIRST, SECOND, SHIFT };
 
 static void add_rivals(const loss_call *c, loss_row *r, int64_t col, int64_t n, const float *x)
@@ -35,7 +37,8 @@ static void add_rivals(const loss_call *c, loss_row *r, int64_t col, int64_t n, 
     const bool here = t >= 0 && t < n;
     k->lse_dot((size_t)(here ? t : n), x, NULL, shift, &r->rest.arg, &r->parts[0], r->sums);
     if (here)
-        k->lse_dot((size_t)(n - t - 1), x + t + 1, NULL, shift, &r->rest.arg, &r->parts[0], r->sums);
+        k->lse_dot((size_t)(n - t - 1), x + t + 1, NULL, shift, &r->rest.arg, &r->parts[0],
+                   r->sums);
 }
 
 static void reduce(const loss_call *c, loss_row *r, int64_t col, int64_t n, const float *x,
@@ -51,7 +54,8 @@ static void reduce(const loss_call *c, loss_row *r, int64_t col, int64_t n, cons
     add_rivals(c, r, col, n, x);
 }
 
-/* Where logits are too large for sums without a shift of the exponent: around the rivals' maximum. */
+/* Where logits are too large for sums without a shift of the exponent: around the rivals'
+   maximum. */
 static void reduce_again(const loss_call *c, loss_row *r)
 {
     float scratch[KERNEL_BLOCK];
@@ -135,7 +139,8 @@ static slg_status preference(slg_ctx *ctx, const slg_logits *logits, const slg_t
 }
 
 slg_status slg_preference(slg_ctx *ctx, const slg_logits *logits, const slg_targets *targets,
-                          const slg_preference_opts *opts, slg_loss_out *out, slg_logits_grad *grad)
+                          const slg_preference_opts *opts, slg_loss_out *out,
+                          slg_logits_grad *grad)
 {
     if (!ctx) return SLG_ERR_NULL;
     op_begin(ctx, "slg_preference");

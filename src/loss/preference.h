@@ -1,6 +1,6 @@
 /*
- * preference.h - cross-entropy with the mean gap between the label's logit and the others', and its
- * variance: what slg_preference returns, and what slg_temperature_fit descends along.
+ * preference.h - cross-entropy with the mean gap between the label's logit and the others', and
+ * its variance: what slg_preference returns, and what slg_temperature_fit descends along.
  */
 #ifndef SLG_LOSS_PREFERENCE_H
 #define SLG_LOSS_PREFERENCE_H
@@ -8,7 +8,8 @@
 #include "engine.h"
 #include "softlogit/utility.h"
 
-/* In: what is wanted. Out, in the arena: of x / T. Rows that are ignored: 0; NaN where undefined. */
+/* In: what is wanted. Out, in the arena: of x / T. Rows that are ignored: 0; NaN where
+   undefined. */
 typedef struct preference_rows {
     bool want;
     double *margin;   /* x[y] - E_p[x] */

@@ -1,7 +1,8 @@
 /*
- * reward_cross_entropy.c - see reward.h. Without rewards for other classes it is cross-entropy times a
- * weight that counts as constant. With them the rows are taken whole: the row's gradient is that of
- * the tail, p (S - lambda_tail), and the few top classes are written over it.
+ * reward_cross_entropy.c - see reward.h. Without rewards for other classes it is cross-entropy
+ * times a weight that counts as constant. With them the rows are taken whole: the row's
+ * gradient is that of the tail, p (S - lambda_tail), and the few top classes are written over
+ * it.
  */
 #include "softlogit/reward.h"
 
@@ -86,7 +87,8 @@ static int64_t split(const loss_call *c, const loss_row *r, const float *x, cons
 }
 
 static void write_grad(const loss_call *c, const loss_row *r, int64_t tops, double on_top,
-                       double on_tail, double at_target, const float *x, const space *s, float *d)
+                       double on_tail, double at_target, const float *x, const space *s,
+                       float *d)
 {
     const kernel_table *k = &c->ctx->k;
     const double factor = loss_factor(r) * r->weight;
@@ -115,7 +117,8 @@ static void whole(const loss_call *c, loss_row *r, const float *x, const float *
     r->extra[POSITIVE_WEIGHT] = 0;
     if (r->target < 0) return;
     /* All top, or no top: the only group is in s.tail. */
-    double on_top = o->lambda_top, on_tail = o->top_k >= c->src.cols ? o->lambda_top : o->lambda_tail;
+    double on_top = o->lambda_top,
+           on_tail = o->top_k >= c->src.cols ? o->lambda_top : o->lambda_tail;
     double w = label_weight(o, r, v), others = on_top * top.mass + on_tail * tail.mass;
     r->extra[POSITIVE_WEIGHT] = w;
     r->loss = product(r->weight, product(w, v) + on_top * top.entropy + on_tail * tail.entropy);
@@ -128,7 +131,8 @@ static slg_status open(loss_call *c)
 {
     const slg_reward_cross_entropy_opts *o = c->opts;
     if (c->src.cols > INT32_MAX)
-        return slg_fail(c->ctx, SLG_ERR_SHAPE, "logits have %lld columns, at most %d are allowed",
+        return slg_fail(c->ctx, SLG_ERR_SHAPE,
+                        "logits have %lld columns, at most %d are allowed",
                         (long long)c->src.cols, INT32_MAX);
     SLG_TRY(loss_open_extra(c, POSITIVE_WEIGHT, "opts.positive_weight", o->positive_weight));
     return loss_open_extra(c, ENTROPY, "opts.entropy", o->entropy);
@@ -137,10 +141,14 @@ static slg_status open(loss_call *c)
 #define USES (TARGET_INDEX | TARGET_ROW_WEIGHT)
 
 static const loss_method label_only = { .uses = USES, .open = open, .solve = solve };
-static const loss_method with_others = { .uses = USES, .open = open, .whole = whole,
-                                         .scratch_floats = scratch_floats };
-static const loss_method with_entropy = { .uses = USES, .flags = LOSS_SEES_IGNORED, .open = open,
-                                          .whole = whole, .scratch_floats = scratch_floats };
+static const loss_method with_others = {
+    .uses = USES, .open = open, .whole = whole, .scratch_floats = scratch_floats
+};
+static const loss_method with_entropy = { .uses = USES,
+                                          .flags = LOSS_SEES_IGNORED,
+                                          .open = open,
+                                          .whole = whole,
+                                          .scratch_floats = scratch_floats };
 
 static slg_status check(slg_ctx *ctx, const slg_reward_cross_entropy_opts *o)
 {
@@ -150,11 +158,13 @@ static slg_status check(slg_ctx *ctx, const slg_reward_cross_entropy_opts *o)
     if (o->reserved != 0)
         return slg_fail(ctx, SLG_ERR_OPTIONS, "opts.reserved is %d, must be 0", o->reserved);
     if (o->top_k < 0)
-        return slg_fail(ctx, SLG_ERR_RANGE, "top_k is %lld, must be at least 0", (long long)o->top_k);
+        return slg_fail(ctx, SLG_ERR_RANGE, "top_k is %lld, must be at least 0",
+                        (long long)o->top_k);
     if (!(fabs(o->beta) <= 100))
         return slg_fail(ctx, SLG_ERR_RANGE, "beta is %g, must be from -100 to 100", o->beta);
     if (!(fabs(o->lambda_top) <= 1e6) || !(fabs(o->lambda_tail) <= 1e6))
-        return slg_fail(ctx, SLG_ERR_RANGE, "lambda_top is %g, lambda_tail %g, must be from -1e6 to 1e6",
+        return slg_fail(ctx, SLG_ERR_RANGE,
+                        "lambda_top is %g, lambda_tail %g, must be from -1e6 to 1e6",
                         o->lambda_top, o->lambda_tail);
     if (!(o->cap > 0) || isinf(o->cap))
         return slg_fail(ctx, SLG_ERR_RANGE, "cap is %g, must be finite and above 0", o->cap);
@@ -163,8 +173,8 @@ static slg_status check(slg_ctx *ctx, const slg_reward_cross_entropy_opts *o)
 
 slg_status slg_reward_cross_entropy(slg_ctx *ctx, const slg_logits *logits,
                                     const slg_targets *targets,
-                                    const slg_reward_cross_entropy_opts *opts, slg_loss_out *out,
-                                    slg_logits_grad *grad)
+                                    const slg_reward_cross_entropy_opts *opts,
+                                    slg_loss_out *out, slg_logits_grad *grad)
 {
     slg_reward_cross_entropy_opts o = defaults;
     if (!ctx) return SLG_ERR_NULL;

@@ -103,14 +103,16 @@ static slg_status check_given(const rival_run *g)
         for (int64_t j = 0; j < g->samples; j++) {
             int64_t c = rows_get_int(&g->rivals, r, j);
             if (c >= 0 && c < g->cols) continue;
-            return slg_fail(g->ctx, SLG_ERR_RANGE, "rivals[%lld, %lld] is %lld, must be from 0 to %lld",
-                            (long long)r, (long long)j, (long long)c, (long long)g->cols - 1);
+            return slg_fail(g->ctx, SLG_ERR_RANGE,
+                            "rivals[%lld, %lld] is %lld, must be from 0 to %lld", (long long)r,
+                            (long long)j, (long long)c, (long long)g->cols - 1);
         }
     return SLG_OK;
 }
 
-static slg_status check_tensors(rival_run *g, const slg_tensor *logits, const slg_targets *targets,
-                                slg_tensor *rivals, slg_tensor *dlogits)
+static slg_status check_tensors(rival_run *g, const slg_tensor *logits,
+                                const slg_targets *targets, slg_tensor *rivals,
+                                slg_tensor *dlogits)
 {
     slg_ctx *ctx = g->ctx;
     SLG_TRY(tensor_out(ctx, "dlogits", dlogits, DT_F32, 2, 2));
@@ -118,14 +120,18 @@ static slg_status check_tensors(rival_run *g, const slg_tensor *logits, const sl
                      : tensor_in(ctx, "rivals", rivals, DT_INT, 2, 2));
     g->count = dlogits->shape[0], g->cols = dlogits->shape[1], g->samples = rivals->shape[1];
     if (rivals->shape[0] != g->count || g->samples < 1)
-        return slg_fail(ctx, SLG_ERR_SHAPE, "rivals has shape [%lld, %lld], dlogits %lld rows; at "
-                        "least one rival a row is needed", (long long)rivals->shape[0],
-                        (long long)g->samples, (long long)g->count);
-    if (outputs_clash(dlogits, rivals)) return slg_fail(ctx, SLG_ERR_STRIDE, "dlogits overlaps rivals");
+        return slg_fail(ctx, SLG_ERR_SHAPE,
+                        "rivals has shape [%lld, %lld], dlogits %lld rows; at "
+                        "least one rival a row is needed",
+                        (long long)rivals->shape[0], (long long)g->samples,
+                        (long long)g->count);
+    if (outputs_clash(dlogits, rivals))
+        return slg_fail(ctx, SLG_ERR_STRIDE, "dlogits overlaps rivals");
     if (targets_clash(targets, dlogits) || (g->draws && targets_clash(targets, rivals)))
         return slg_fail(ctx, SLG_ERR_STRIDE, "an output overlaps a target tensor");
     if (!g->draws) return SLG_OK;
-    if (!logits) return slg_fail(ctx, SLG_ERR_NULL, "logits is NULL, and rivals are to be drawn");
+    if (!logits)
+        return slg_fail(ctx, SLG_ERR_NULL, "logits is NULL, and rivals are to be drawn");
     SLG_TRY(tensor_in(ctx, "logits", logits, DT_ROW, 2, 2));
     SLG_TRY(tensor_same_shape(ctx, "logits", logits, "dlogits", dlogits));
     if (outputs_clash(rivals, logits) ||
@@ -154,7 +160,8 @@ static double scale_of(const rival_run *g)
     return weight > 0 ? 1 / weight : 0;
 }
 
-static slg_status rival_gradient(slg_ctx *ctx, const slg_tensor *logits, const slg_targets *targets,
+static slg_status rival_gradient(slg_ctx *ctx, const slg_tensor *logits,
+                                 const slg_targets *targets,
                                  const slg_rival_gradient_opts *opts, slg_rng *rng,
                                  slg_tensor *rivals, slg_tensor *dlogits)
 {
@@ -162,7 +169,8 @@ static slg_status rival_gradient(slg_ctx *ctx, const slg_tensor *logits, const s
     SLG_TRY(options_read(ctx, "opts", opts, &g.opts, sizeof g.opts));
     SLG_TRY(check_options(ctx, &g.opts));
     SLG_TRY(check_tensors(&g, logits, targets, rivals, dlogits));
-    SLG_TRY(targets_open(ctx, targets, TARGET_INDEX | TARGET_ROW_WEIGHT, g.count, g.cols, &g.target));
+    SLG_TRY(targets_open(ctx, targets, TARGET_INDEX | TARGET_ROW_WEIGHT, g.count, g.cols,
+                         &g.target));
     g.rivals = rows_of(rivals);
     g.out = rows_of(dlogits);
     if (!g.draws) SLG_TRY(check_given(&g));
@@ -179,9 +187,9 @@ static slg_status rival_gradient(slg_ctx *ctx, const slg_tensor *logits, const s
     return SLG_OK;
 }
 
-slg_status slg_rival_gradient(slg_ctx *ctx, const slg_tensor *logits, const slg_targets *targets,
-                              const slg_rival_gradient_opts *opts, slg_rng *rng, slg_tensor *rivals,
-                              slg_tensor *dlogits)
+slg_status slg_rival_gradient(slg_ctx *ctx, const slg_tensor *logits,
+                              const slg_targets *targets, const slg_rival_gradient_opts *opts,
+                              slg_rng *rng, slg_tensor *rivals, slg_tensor *dlogits)
 {
     if (!ctx) return SLG_ERR_NULL;
     op_begin(ctx, "slg_rival_gradient");

@@ -1,6 +1,6 @@
 /*
- * robust_cross_entropy.c - see tempnet.h. The engine's row temperature is tau; what is new is the
- * entropy, from kernel lse_dot over all classes, and the count of live ones.
+ * robust_cross_entropy.c - see tempnet.h. The engine's row temperature is tau; what is new
+ * is the entropy, from kernel lse_dot over all classes, and the count of live ones.
  */
 #include "engine.h"
 
@@ -29,13 +29,13 @@ typedef struct robust_opts {
 /* Of loss_row.extra. */
 enum { DTAU, ENTROPY };
 
-/* Sums over live classes, in loss_row.sums: p (x - SHIFT) and p (x - SHIFT)^2 in parts[0]'s scale, by
-   lse_dot, whose second sum has no use here; the number. SHIFT follows the maximum: differences from
-   it keep their precision. */
+/* Sums over live classes, in loss_row.sums: p (x - SHIFT) and p (x - SHIFT)^2 in parts[0]'s
+   scale, by lse_dot, whose second sum has no use here; the number. SHIFT follows the maximum:
+   differences from it keep their precision. */
 enum { DOT, DOT2, LIVE, SHIFT, SHIFTED };
 
-static void dot_block(const kernel_table *k, loss_row *r, const exp_arg *arg, float max, int64_t n,
-                      const float *x)
+static void dot_block(const kernel_table *k, loss_row *r, const exp_arg *arg, float max,
+                      int64_t n, const float *x)
 {
     double *s = r->sums;
     if (isfinite(max) && (s[SHIFTED] == 0 || (double)max > s[SHIFT])) {
@@ -87,12 +87,13 @@ static exp_arg reduce_far(const loss_call *c, loss_row *r)
 static double entropy_of(const loss_call *c, loss_row *r)
 {
     exp_arg arg = r->rest.arg; /* pre may be set where the rest alone was too far */
-    if (arg.pre != 0 || !isfinite(r->parts[0].sum)
-        || !(fabsf(r->parts[0].max * arg.log2e_t) <= EXP_LIMIT))
+    if (arg.pre != 0 || !isfinite(r->parts[0].sum) ||
+        !(fabsf(r->parts[0].max * arg.log2e_t) <= EXP_LIMIT))
         arg = reduce_far(c, r);
     const lse_part *p = &r->parts[0];
     double mean = r->sums[DOT] / p->sum / r->temperature; /* of (x - SHIFT) / T */
-    double lse = log(p->sum) + (double)p->ref * arg.unit - (r->sums[SHIFT] - (double)arg.pre) / r->temperature;
+    double lse = log(p->sum) + (double)p->ref * arg.unit -
+                 (r->sums[SHIFT] - (double)arg.pre) / r->temperature;
     return fmax(lse - mean, 0.0);
 }
 
@@ -148,14 +149,16 @@ static slg_status robust(slg_ctx *ctx, const slg_logits *logits, const slg_targe
     o->given = defaults;
     SLG_TRY(options_read(ctx, "opts", opts, &o->given, sizeof o->given));
     if (!(o->given.rho >= 0) || !isfinite(o->given.rho))
-        return slg_fail(ctx, SLG_ERR_RANGE, "rho is %g, must be finite and at least 0", o->given.rho);
+        return slg_fail(ctx, SLG_ERR_RANGE, "rho is %g, must be finite and at least 0",
+                        o->given.rho);
     return loss_run(ctx, &method, o, o->given.reduction, logits, targets, out, grad);
 }
 
 slg_status slg_robust_cross_entropy(slg_ctx *ctx, const slg_logits *logits,
                                     const slg_targets *targets,
-                                    const slg_robust_cross_entropy_opts *opts, slg_loss_out *out,
-                                    slg_logits_grad *grad, slg_tensor *dtau, slg_tensor *entropy)
+                                    const slg_robust_cross_entropy_opts *opts,
+                                    slg_loss_out *out, slg_logits_grad *grad, slg_tensor *dtau,
+                                    slg_tensor *entropy)
 {
     robust_opts o = { .dtau = dtau, .entropy = entropy };
     if (!ctx) return SLG_ERR_NULL;

@@ -14,8 +14,8 @@ const float *second_fetch(const void *self, int64_t row, int64_t col, int64_t n,
     return scratch;
 }
 
-void second_reduce(const kernel_table *k, const second *s, int64_t col, int64_t n, const float *x,
-                   const exp_arg *arg, lse_part *part)
+void second_reduce(const kernel_table *k, const second *s, int64_t col, int64_t n,
+                   const float *x, const exp_arg *arg, lse_part *part)
 {
     int64_t t = s->without - col;
     bool here = t >= 0 && t < n;
@@ -40,10 +40,12 @@ double second_mean(const loss_call *c, int64_t row, const second *s, const row_s
     (void)c;
     for (int64_t col = 0; col < cols; col += KERNEL_BLOCK) {
         int64_t n = cols - col < KERNEL_BLOCK ? cols - col : KERNEL_BLOCK;
-        const float *p = second_fetch(s, row, col, n, ps), *x = second_fetch(a, row, col, n, as);
+        const float *p = second_fetch(s, row, col, n, ps),
+                    *x = second_fetch(a, row, col, n, as);
         const float *y = b ? second_fetch(b, row, col, n, bs) : NULL;
         for (int64_t i = 0; i < n; i++) {
-            double w = exp(((double)p[i] - (double)stat->arg.pre) / s->temperature - stat->lse_rel);
+            double w =
+                exp(((double)p[i] - (double)stat->arg.pre) / s->temperature - stat->lse_rel);
             if (w == 0) continue;
             total += w;
             sum += w * ((double)x[i] - (y ? (double)y[i] : shift));

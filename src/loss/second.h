@@ -1,7 +1,7 @@
 /*
  * second.h - a second softmax beside the engine's own: a teacher's, or the row's at another
- * temperature. It is reduced in the method's `reduce`, ended in `solve`, and written in `emit` from
- * its log-sum-exp alone.
+ * temperature. It is reduced in the method's `reduce`, ended in `solve`, and written in `emit`
+ * from its log-sum-exp alone.
  */
 #ifndef SLG_LOSS_SECOND_H
 #define SLG_LOSS_SECOND_H
@@ -16,18 +16,19 @@ typedef struct second {
 } second;
 
 /* The columns that are left, times ratio: a row_fetch. */
-const float *second_fetch(const void *self, int64_t row, int64_t col, int64_t n, float *scratch);
+const float *second_fetch(const void *self, int64_t row, int64_t col, int64_t n,
+                          float *scratch);
 
 /* Adds a block (times ratio already) to part. */
-void second_reduce(const kernel_table *k, const second *s, int64_t col, int64_t n, const float *x,
-                   const exp_arg *arg, lse_part *part);
+void second_reduce(const kernel_table *k, const second *s, int64_t col, int64_t n,
+                   const float *x, const exp_arg *arg, lse_part *part);
 
 /* Ends pass 1: kind and log-sum-exp. */
 void second_finish(const loss_call *c, int64_t row, const second *s, const lse_part *part,
                    row_stat *out);
 
-/* Mean of a - b, of a - shift where b is NULL, under the softmax of s, in double: for rows whose sums
-   the kernels cannot hold. Nothing is added where the softmax is 0. */
+/* Mean of a - b, of a - shift where b is NULL, under the softmax of s, in double: for rows
+   whose sums the kernels cannot hold. Nothing is added where the softmax is 0. */
 double second_mean(const loss_call *c, int64_t row, const second *s, const row_stat *stat,
                    const second *a, const second *b, double shift);
 

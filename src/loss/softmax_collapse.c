@@ -1,6 +1,6 @@
 /*
- * softmax_collapse.c - see stablemax.h. The largest entry is left out of the sum, so that what it
- * would swallow is seen.
+ * softmax_collapse.c - see stablemax.h. The largest entry is left out of the sum, so that what
+ * it would swallow is seen.
  */
 #include <math.h>
 

@@ -11,8 +11,8 @@
 #include "core/options.h"
 #include "softmax/softmax_options.h"
 
-/* Logits in scratch: about this many bytes a block, so that GEMMs stay thick (performance.md: from
-   256 rows on) while the block is small beside a [rows, cols] matrix. */
+/* Logits in scratch: about this many bytes a block, so that GEMMs stay thick (performance.md:
+   from 256 rows on) while the block is small beside a [rows, cols] matrix. */
 #define BLOCK_BYTES (64u << 20)
 enum { BLOCK_ROWS_MIN = 64, BLOCK_ROWS_MAX = 1024, PANEL_ROWS = 4096 };
 
@@ -26,7 +26,9 @@ void slg_logits_init(slg_logits *logits, size_t size)
 }
 
 /* "logits.hidden" and the like; the longest name in use is short. */
-typedef struct member_name { char text[40]; } member_name;
+typedef struct member_name {
+    char text[40];
+} member_name;
 
 static member_name member(const char *name, const char *field)
 {
@@ -39,7 +41,8 @@ static member_name member(const char *name, const char *field)
     return m;
 }
 
-static slg_status open_fused(slg_ctx *ctx, const char *name, const slg_logits *given, logit_source *s)
+static slg_status open_fused(slg_ctx *ctx, const char *name, const slg_logits *given,
+                             logit_source *s)
 {
     const member_name hidden = member(name, "hidden"), weight = member(name, "weight");
     SLG_TRY(tensor_in(ctx, hidden.text, given->hidden, DT_ROW, 2, 2));
@@ -55,8 +58,9 @@ static slg_status open_fused(slg_ctx *ctx, const char *name, const slg_logits *g
     s->cols = given->weight->shape[0];
     s->dim = given->hidden->shape[1];
     if (s->rows > INT32_MAX || s->cols > INT32_MAX || s->dim > INT32_MAX)
-        return slg_fail(ctx, SLG_ERR_SHAPE, "%s: %lld rows, %lld columns, %lld wide: at most %d each",
-                        name, (long long)s->rows, (long long)s->cols, (long long)s->dim, INT32_MAX);
+        return slg_fail(ctx, SLG_ERR_SHAPE,
+                        "%s: %lld rows, %lld columns, %lld wide: at most %d each", name,
+                        (long long)s->rows, (long long)s->cols, (long long)s->dim, INT32_MAX);
     if (given->bias) {
         const member_name bias = member(name, "bias");
         SLG_TRY(tensor_in(ctx, bias.text, given->bias, DT_ROW, 1, 1));
@@ -67,7 +71,8 @@ static slg_status open_fused(slg_ctx *ctx, const char *name, const slg_logits *g
 }
 
 /* The mask as floats, in scratch. */
-static slg_status open_mask(slg_ctx *ctx, const char *name, const slg_tensor *mask, logit_source *s)
+static slg_status open_mask(slg_ctx *ctx, const char *name, const slg_tensor *mask,
+                            logit_source *s)
 {
     const member_name text = member(name, "mask");
     SLG_TRY(tensor_in(ctx, text.text, mask, DT_INT | DT_F32, 1, 1));
@@ -90,8 +95,10 @@ static slg_status open_row_temperature(slg_ctx *ctx, const char *name, const slg
     for (int64_t r = 0; r < s->rows; r++) {
         double v = rows_get(&s->row_temperature, r, 0), whole = v * factor;
         if (v > 0 && whole >= TEMPERATURE_MIN && whole <= TEMPERATURE_MAX) continue;
-        return slg_fail(ctx, SLG_ERR_RANGE, "%s[%lld] is %g, must be above 0 and, times temperature, "
-                        "from %g to %g", text.text, (long long)r, v, TEMPERATURE_MIN, TEMPERATURE_MAX);
+        return slg_fail(ctx, SLG_ERR_RANGE,
+                        "%s[%lld] is %g, must be above 0 and, times temperature, "
+                        "from %g to %g",
+                        text.text, (long long)r, v, TEMPERATURE_MIN, TEMPERATURE_MAX);
     }
     return SLG_OK;
 }
@@ -120,9 +127,10 @@ slg_status source_open(slg_ctx *ctx, const char *name, const slg_logits *given, 
     SLG_TRY(temperature_check(ctx, l.temperature));
     /* Beyond 1e30, 1 / softcap and x / softcap would be subnormal, and so 0. */
     if (!(l.softcap >= 0 && l.softcap <= 1e30) || (l.softcap > 0 && l.softcap < 1e-30))
-        return slg_fail(ctx, SLG_ERR_RANGE, "%s.softcap is %g, must be 0 or from 1e-30 to 1e30", name,
-                        l.softcap);
-    if (l.row_temperature) SLG_TRY(open_row_temperature(ctx, name, l.row_temperature, l.temperature, s));
+        return slg_fail(ctx, SLG_ERR_RANGE, "%s.softcap is %g, must be 0 or from 1e-30 to 1e30",
+                        name, l.softcap);
+    if (l.row_temperature)
+        SLG_TRY(open_row_temperature(ctx, name, l.row_temperature, l.temperature, s));
     s->temperature = l.temperature;
     s->softcap = (float)l.softcap;
     s->arg = exp_arg_of(l.temperature, 0.0f);
@@ -166,7 +174,8 @@ slg_status source_reserve(logit_source *s, int64_t block_rows)
         for (int64_t c = 0; c < s->cols; c++) s->bias_row[c] = (float)rows_get(&s->bias, 0, c);
     }
     if (!blas_ready(&s->hidden)) {
-        s->hidden_block = arena_alloc(s->ctx, (size_t)block_rows * (size_t)s->dim, sizeof(float));
+        s->hidden_block =
+            arena_alloc(s->ctx, (size_t)block_rows * (size_t)s->dim, sizeof(float));
         if (!s->hidden_block) return SLG_ERR_MEMORY;
     }
     if (!blas_ready(&s->weight)) {
@@ -178,7 +187,8 @@ slg_status source_reserve(logit_source *s, int64_t block_rows)
 }
 
 /* Rows [first, first + count) of m as float32, dense in out. */
-static void widen_rows(const kernel_table *k, const rows *m, int64_t first, int64_t count, float *out)
+static void widen_rows(const kernel_table *k, const rows *m, int64_t first, int64_t count,
+                       float *out)
 {
     for (int64_t r = 0; r < count; r++) {
         for (int64_t c = 0; c < m->cols; c += KERNEL_BLOCK) {
@@ -269,8 +279,9 @@ void slg_logits_grad_init(slg_logits_grad *grad, size_t size)
 }
 
 /* A gradient tensor of a fused source: it must not touch any input, nor another gradient. */
-static slg_status open_grad(slg_ctx *ctx, const char *name, const slg_tensor *t, unsigned dtypes,
-                            const slg_logits *l, int32_t ndim, const int64_t *shape, rows *out)
+static slg_status open_grad(slg_ctx *ctx, const char *name, const slg_tensor *t,
+                            unsigned dtypes, const slg_logits *l, int32_t ndim,
+                            const int64_t *shape, rows *out)
 {
     if (!t) return SLG_OK;
     SLG_TRY(tensor_out(ctx, name, t, dtypes, ndim, ndim));
@@ -293,13 +304,16 @@ static slg_status grad_dense(slg_ctx *ctx, const slg_logits_grad *given, const s
     const int64_t shape[2] = { s->rows, s->cols };
     SLG_TRY(tensor_out(ctx, "grad.dlogits", given->dlogits, DT_ROW, 2, 2));
     SLG_TRY(tensor_shape_is(ctx, "grad.dlogits", given->dlogits, 2, shape));
-    if (tensor_clash(given->dlogits, l->dense) || (l->mask && tensor_clash(given->dlogits, l->mask)))
-        return slg_fail(ctx, SLG_ERR_STRIDE,
-                        "grad.dlogits overlaps logits.dense, and is not the same view, or the mask");
+    if (tensor_clash(given->dlogits, l->dense) ||
+        (l->mask && tensor_clash(given->dlogits, l->mask)))
+        return slg_fail(
+            ctx, SLG_ERR_STRIDE,
+            "grad.dlogits overlaps logits.dense, and is not the same view, or the mask");
     g->dlogits = rows_of(given->dlogits);
     g->in_place = given->dlogits->data == l->dense->data;
     if (g->in_place && g->accumulate_input && tensor_size(l->dense) > 0)
-        return slg_fail(ctx, SLG_ERR_STRIDE, "grad.dlogits is the logits' memory, and is to be added to");
+        return slg_fail(ctx, SLG_ERR_STRIDE,
+                        "grad.dlogits is the logits' memory, and is to be added to");
     return SLG_OK;
 }
 
@@ -308,25 +322,29 @@ static slg_status grad_fused(slg_ctx *ctx, const slg_logits_grad *given, const s
 {
     const int64_t hidden[2] = { s->rows, s->dim }, weight[2] = { s->cols, s->dim };
     if (given->dlogits)
-        return slg_fail(ctx, SLG_ERR_NULL, "grad.dlogits must be NULL: the logits are never stored");
+        return slg_fail(ctx, SLG_ERR_NULL,
+                        "grad.dlogits must be NULL: the logits are never stored");
     SLG_TRY(open_grad(ctx, "grad.dhidden", given->dhidden, DT_ROW, l, 2, hidden, &g->dhidden));
     SLG_TRY(open_grad(ctx, "grad.dweight", given->dweight, DT_F32, l, 2, weight, &g->dweight));
     SLG_TRY(open_grad(ctx, "grad.dbias", given->dbias, DT_F32, l, 1, &s->cols, &g->dbias));
     if (given->dweight && !blas_ready(&g->dweight))
-        return slg_fail(ctx, SLG_ERR_STRIDE, "grad.dweight has strides %lld, %lld: its rows must be "
-                        "contiguous", (long long)given->dweight->stride[0],
+        return slg_fail(ctx, SLG_ERR_STRIDE,
+                        "grad.dweight has strides %lld, %lld: its rows must be "
+                        "contiguous",
+                        (long long)given->dweight->stride[0],
                         (long long)given->dweight->stride[1]);
     const slg_tensor *out[] = { given->dhidden, given->dweight, given->dbias };
     for (size_t i = 0; i < 3; i++)
         for (size_t j = i + 1; j < 3; j++)
-            if (out[i] && out[j] && (tensor_clash(out[i], out[j])
-                                     || (out[i]->data == out[j]->data && out[i]->data)))
+            if (out[i] && out[j] &&
+                (tensor_clash(out[i], out[j]) ||
+                 (out[i]->data == out[j]->data && out[i]->data)))
                 return slg_fail(ctx, SLG_ERR_STRIDE, "gradients overlap each other");
     return SLG_OK;
 }
 
-slg_status source_grad_open(slg_ctx *ctx, const slg_logits_grad *given, const slg_logits *logits,
-                            const logit_source *s, source_grad *g)
+slg_status source_grad_open(slg_ctx *ctx, const slg_logits_grad *given,
+                            const slg_logits *logits, const logit_source *s, source_grad *g)
 {
     slg_logits_grad grad = grad_defaults;
     slg_logits l = defaults;
@@ -334,7 +352,8 @@ slg_status source_grad_open(slg_ctx *ctx, const slg_logits_grad *given, const sl
     if (!given) return SLG_OK;
     SLG_TRY(options_read(ctx, "grad", given, &grad, sizeof grad));
     SLG_TRY(options_read(ctx, "logits", logits, &l, sizeof l));
-    if (grad.accumulate < 0 || grad.accumulate > (SLG_ACCUMULATE_WEIGHTS | SLG_ACCUMULATE_INPUTS))
+    if (grad.accumulate < 0 ||
+        grad.accumulate > (SLG_ACCUMULATE_WEIGHTS | SLG_ACCUMULATE_INPUTS))
         return slg_fail(ctx, SLG_ERR_RANGE, "grad.accumulate is %d, must be from 0 to %d",
                         grad.accumulate, SLG_ACCUMULATE_WEIGHTS | SLG_ACCUMULATE_INPUTS);
     g->accumulate = grad.accumulate & SLG_ACCUMULATE_WEIGHTS;
@@ -347,7 +366,8 @@ slg_status source_grad_open(slg_ctx *ctx, const slg_logits_grad *given, const sl
 slg_status source_grad_reserve(const logit_source *s, source_grad *g)
 {
     if (!g->dhidden.data || blas_ready(&g->dhidden)) return SLG_OK;
-    g->dhidden_block = arena_alloc(s->ctx, (size_t)s->block_rows * (size_t)s->dim, sizeof(float));
+    g->dhidden_block =
+        arena_alloc(s->ctx, (size_t)s->block_rows * (size_t)s->dim, sizeof(float));
     return g->dhidden_block ? SLG_OK : SLG_ERR_MEMORY;
 }
 
@@ -393,15 +413,16 @@ static slg_status carry_hidden(logit_source *s, source_grad *g, int64_t first, i
     for (int64_t c = 0; c < s->cols; c += panel) {
         int64_t n = s->cols - c < panel ? s->cols - c : panel;
         const float *w = weight_rows(s, c, n, &ldw);
-        SLG_TRY(blas_sgemm(s->ctx, false, false, count, s->dim, n, 1.0f, s->logits + c, s->cols, w,
-                           ldw, c == 0 && !g->accumulate_input ? 0.0f : 1.0f, out, ld));
+        SLG_TRY(blas_sgemm(s->ctx, false, false, count, s->dim, n, 1.0f, s->logits + c, s->cols,
+                           w, ldw, c == 0 && !g->accumulate_input ? 0.0f : 1.0f, out, ld));
     }
     if (!g->dhidden_block) return SLG_OK;
     for (int64_t r = 0; r < count; r++)
         for (int64_t c = 0; c < s->dim; c += KERNEL_BLOCK) {
             int64_t n = s->dim - c < KERNEL_BLOCK ? s->dim - c : KERNEL_BLOCK;
             float *to = rows_stage(&g->dhidden, first + r, c, out + r * s->dim + c);
-            if (to != out + r * s->dim + c) memcpy(to, out + r * s->dim + c, (size_t)n * sizeof *to);
+            if (to != out + r * s->dim + c)
+                memcpy(to, out + r * s->dim + c, (size_t)n * sizeof *to);
             rows_commit(&s->ctx->k, &g->dhidden, first + r, c, n, out + r * s->dim + c);
         }
     return SLG_OK;
@@ -414,8 +435,8 @@ typedef struct bias_sum {
     bool add;
 } bias_sum;
 
-/* Columns of one block: rows in order, so the sum does not depend on threads; some rows in float32,
-   those in double, so that its error does not grow with their number. */
+/* Columns of one block: rows in order, so the sum does not depend on threads; some rows in
+   float32, those in double, so that its error does not grow with their number. */
 static void sum_bias(void *arg, int64_t task, int32_t worker)
 {
     enum { FEW = 32 };
@@ -459,9 +480,10 @@ static slg_status carry_weight(logit_source *s, source_grad *g, int64_t first, i
         for (to = from; to < count; to++)
             if (row_adds_nothing(s, h + to * ldh, s->logits + to * s->cols)) break;
         if (to == from && to < count) continue;
-        SLG_TRY(blas_sgemm(s->ctx, true, false, s->cols, s->dim, to > from ? to - from : 0, 1.0f,
-                           s->logits + from * s->cols, s->cols, h + from * ldh, ldh,
-                           add ? 1.0f : 0.0f, (float *)rows_at(&g->dweight, 0), lead(&g->dweight)));
+        SLG_TRY(blas_sgemm(s->ctx, true, false, s->cols, s->dim, to > from ? to - from : 0,
+                           1.0f, s->logits + from * s->cols, s->cols, h + from * ldh, ldh,
+                           add ? 1.0f : 0.0f, (float *)rows_at(&g->dweight, 0),
+                           lead(&g->dweight)));
         add = true;
     }
     return SLG_OK;

@@ -1,7 +1,7 @@
 /*
- * source.h - logits as a source: a matrix, or the product that makes one, formed a block of rows at
- * a time; with soft-cap, mask and temperature on the way, and the way back for gradients. What
- * reads a source does not know which it is.
+ * source.h - logits as a source: a matrix, or the product that makes one, formed a block
+ * of rows at a time; with soft-cap, mask and temperature on the way, and the way back for
+ * gradients. What reads a source does not know which it is.
  */
 #ifndef SLG_LOSS_SOURCE_H
 #define SLG_LOSS_SOURCE_H
@@ -16,24 +16,28 @@ typedef struct logit_source {
     rows dense;                /* where not fused */
     rows hidden, weight, bias; /* where fused; bias.data NULL: none */
     double temperature;
-    float softcap;             /* 0: none */
-    const float *mask;         /* [cols] or NULL */
-    rows row_temperature;      /* data NULL: none */
-    exp_arg arg;               /* of the temperature alone */
+    float softcap;        /* 0: none */
+    const float *mask;    /* [cols] or NULL */
+    rows row_temperature; /* data NULL: none */
+    exp_arg arg;          /* of the temperature alone */
 
-    /* The block of rows that is in scratch; fused only. Row r is at logits + (r - first) * cols. */
-    int64_t block_rows;        /* the most that a block has: from the shape alone */
+    /* The block of rows that is in scratch; fused only. Row r is at logits + (r - first) *
+       cols. */
+    int64_t block_rows; /* the most that a block has: from the shape alone */
     int64_t first;
     float *logits;
-    float *bias_row;           /* [cols] */
-    float *hidden_block;       /* [block_rows, dim]; NULL where hidden can be used as it is */
-    float *weight_panel;       /* [PANEL_ROWS, dim]; NULL where weight can be used as it is */
+    float *bias_row;     /* [cols] */
+    float *hidden_block; /* [block_rows, dim]; NULL where hidden can be used as it is */
+    float *weight_panel; /* [PANEL_ROWS, dim]; NULL where weight can be used as it is */
 } logit_source;
 
-/* Checks given and its tensors ("logits.dense" in messages, if name is "logits"). No scratch yet. */
-slg_status source_open(slg_ctx *ctx, const char *name, const slg_logits *given, logit_source *s);
+/* Checks given and its tensors ("logits.dense" in messages, if name is "logits"). No scratch
+   yet. */
+slg_status source_open(slg_ctx *ctx, const char *name, const slg_logits *given,
+                       logit_source *s);
 
-/* Takes scratch. All sources of a call need the same number of rows a block: source_block_rows. */
+/* Takes scratch. All sources of a call need the same number of rows a block:
+   source_block_rows. */
 int64_t source_block_rows(const logit_source *s);
 slg_status source_reserve(logit_source *s, int64_t block_rows);
 
@@ -64,8 +68,8 @@ typedef struct source_grad {
 } source_grad;
 
 /* Checks given (NULL: no gradient) against the source and its tensors. */
-slg_status source_grad_open(slg_ctx *ctx, const slg_logits_grad *given, const slg_logits *logits,
-                            const logit_source *s, source_grad *g);
+slg_status source_grad_open(slg_ctx *ctx, const slg_logits_grad *given,
+                            const slg_logits *logits, const logit_source *s, source_grad *g);
 slg_status source_grad_reserve(const logit_source *s, source_grad *g);
 
 /*

@@ -1,7 +1,7 @@
 /*
- * spherical.c - the family on logits and on sums: see spherical.h. A row is reduced to its mean and
- * the sum of squares about it, merged block by block as Chan, Golub and LeVeque do; the gradient is
- * affine in the logits.
+ * spherical.c - the family on logits and on sums: see spherical.h. A row is reduced to its mean
+ * and the sum of squares about it, merged block by block as Chan, Golub and LeVeque do;
+ * the gradient is affine in the logits.
  */
 #include "softlogit/spherical.h"
 
@@ -25,8 +25,8 @@ void slg_spherical_opts_init(slg_spherical_opts *opts, size_t size)
     options_init(opts, size, &defaults, sizeof defaults);
 }
 
-static slg_status read_opts(slg_ctx *ctx, const slg_spherical_opts *given, slg_spherical_opts *o,
-                            spherical_form *form)
+static slg_status read_opts(slg_ctx *ctx, const slg_spherical_opts *given,
+                            slg_spherical_opts *o, spherical_form *form)
 {
     *o = defaults;
     SLG_TRY(options_read(ctx, "opts", given, o, sizeof *o));
@@ -158,7 +158,8 @@ static slg_status spherical(slg_ctx *ctx, const slg_logits *logits, const slg_ta
 }
 
 slg_status slg_spherical(slg_ctx *ctx, const slg_logits *logits, const slg_targets *targets,
-                         const slg_spherical_opts *opts, slg_loss_out *out, slg_logits_grad *grad)
+                         const slg_spherical_opts *opts, slg_loss_out *out,
+                         slg_logits_grad *grad)
 {
     if (!ctx) return SLG_ERR_NULL;
     op_begin(ctx, "slg_spherical");
@@ -197,12 +198,13 @@ static slg_status terms(slg_ctx *ctx, const slg_tensor *const in[INPUTS], int64_
                                 out_names[j], in_names[i]);
         for (int i = 0; i < j; i++)
             if (outputs_clash(out[j], out[i]))
-                return slg_fail(ctx, SLG_ERR_STRIDE, "%s overlaps %s", out_names[j], out_names[i]);
+                return slg_fail(ctx, SLG_ERR_STRIDE, "%s overlaps %s", out_names[j],
+                                out_names[i]);
         to[j] = rows_per_row(out[j]);
     }
     for (int64_t r = 0; r < in[0]->shape[0]; r++) {
-        spherical_sums v = { (double)classes, rows_get(&from[0], r, 0), rows_get(&from[1], r, 0), 0,
-                             rows_get(&from[2], r, 0) };
+        spherical_sums v = { (double)classes, rows_get(&from[0], r, 0),
+                             rows_get(&from[1], r, 0), 0, rows_get(&from[2], r, 0) };
         v.spread = v.q - v.s * v.s / v.classes;
         spherical_value value = spherical_evaluate(&form, &v);
         double result[OUTPUTS] = { value.loss, value.ds, value.dq, value.dt };
@@ -212,10 +214,11 @@ static slg_status terms(slg_ctx *ctx, const slg_tensor *const in[INPUTS], int64_
     return SLG_OK;
 }
 
-slg_status slg_spherical_terms(slg_ctx *ctx, const slg_tensor *sum, const slg_tensor *sum_squares,
-                               const slg_tensor *target_output, int64_t classes,
-                               const slg_spherical_opts *opts, slg_tensor *loss, slg_tensor *dsum,
-                               slg_tensor *dsum_squares, slg_tensor *dtarget_output)
+slg_status slg_spherical_terms(slg_ctx *ctx, const slg_tensor *sum,
+                               const slg_tensor *sum_squares, const slg_tensor *target_output,
+                               int64_t classes, const slg_spherical_opts *opts,
+                               slg_tensor *loss, slg_tensor *dsum, slg_tensor *dsum_squares,
+                               slg_tensor *dtarget_output)
 {
     if (!ctx) return SLG_ERR_NULL;
     op_begin(ctx, "slg_spherical_terms");

@@ -1,8 +1,9 @@
 /*
- * squared_softmax.c - see loss.h. Three looks at a row that stays in cache: the normaliser, which is
- * the engine's; p with the sums of c^2 and p c, c = p - b; and the gradient p (c - s).
+ * squared_softmax.c - see loss.h. Three looks at a row that stays in cache: the normaliser,
+ * which is the engine's; p with the sums of c^2 and p c, c = p - b; and the gradient p (c - s).
  *
- * Paper: "The Closeness of In-Context Learning and Weight Shifting for Softmax Regression" (2023).
+ * Paper: "The Closeness of In-Context Learning and Weight Shifting for Softmax Regression"
+ * (2023).
  */
 #include <math.h>
 
@@ -19,9 +20,10 @@ void slg_squared_softmax_opts_init(slg_squared_softmax_opts *opts, size_t size)
     options_init(opts, size, &defaults, sizeof defaults);
 }
 
-/* p of a block. The label may be the only live class: then the others' sum is nothing to divide by. */
-static void block_p(const loss_call *c, const loss_row *r, int64_t col, int64_t n, const float *x,
-                    float *p)
+/* p of a block. The label may be the only live class: then the others' sum is nothing to divide
+   by. */
+static void block_p(const loss_call *c, const loss_row *r, int64_t col, int64_t n,
+                    const float *x, float *p)
 {
     if (r->rest.kind == ROW_MASKED) {
         fill_f32(p, n, 0.0f);
@@ -33,13 +35,14 @@ static void block_p(const loss_call *c, const loss_row *r, int64_t col, int64_t 
 }
 
 /* c = p - b; at a label -(1 - p), to its own precision. */
-static void block_c(const loss_call *call, const loss_row *r, int64_t col, int64_t n, const float *p,
-                    float *c)
+static void block_c(const loss_call *call, const loss_row *r, int64_t col, int64_t n,
+                    const float *p, float *c)
 {
     const kernel_table *k = &call->ctx->k;
     if (call->target.has_prob) {
         float scratch[KERNEL_BLOCK];
-        k->scale((size_t)n, rows_fetch(k, &call->target.prob, r->row, col, n, scratch), -1.0f, c);
+        k->scale((size_t)n, rows_fetch(k, &call->target.prob, r->row, col, n, scratch), -1.0f,
+                 c);
         k->add((size_t)n, p, c);
         return;
     }
@@ -69,7 +72,8 @@ static void whole(const loss_call *call, loss_row *r, const float *x, const floa
         const int64_t n = cols - col < KERNEL_BLOCK ? cols - col : KERNEL_BLOCK;
         block_c(call, r, col, n, p + col, c);
         /* p (factor c - factor s): p is the weights here, and none of its entries is -inf. */
-        k->target_mix((size_t)n, p + col, c, (float)factor, (float)(-factor * s), p + col, p + col);
+        k->target_mix((size_t)n, p + col, c, (float)factor, (float)(-factor * s), p + col,
+                      p + col);
     }
 }
 
@@ -81,7 +85,8 @@ static const loss_method method = {
     .scratch_floats = scratch_floats,
 };
 
-static slg_status squared_softmax(slg_ctx *ctx, const slg_logits *logits, const slg_targets *targets,
+static slg_status squared_softmax(slg_ctx *ctx, const slg_logits *logits,
+                                  const slg_targets *targets,
                                   const slg_squared_softmax_opts *opts, slg_loss_out *out,
                                   slg_logits_grad *grad)
 {
@@ -90,9 +95,9 @@ static slg_status squared_softmax(slg_ctx *ctx, const slg_logits *logits, const 
     return loss_run(ctx, &method, &o, o.reduction, logits, targets, out, grad);
 }
 
-slg_status slg_squared_softmax(slg_ctx *ctx, const slg_logits *logits, const slg_targets *targets,
-                               const slg_squared_softmax_opts *opts, slg_loss_out *out,
-                               slg_logits_grad *grad)
+slg_status slg_squared_softmax(slg_ctx *ctx, const slg_logits *logits,
+                               const slg_targets *targets, const slg_squared_softmax_opts *opts,
+                               slg_loss_out *out, slg_logits_grad *grad)
 {
     if (!ctx) return SLG_ERR_NULL;
     op_begin(ctx, "slg_squared_softmax");

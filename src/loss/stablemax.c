@@ -1,6 +1,6 @@
 /*
- * stablemax.c - see stablemax.h. A row is reduced to its sum of s(z), with an index the target left
- * out; all that follows is closed form. Rows with z = +inf are looked at again.
+ * stablemax.c - see stablemax.h. A row is reduced to its sum of s(z), with an index the target
+ * left out; all that follows is closed form. Rows with z = +inf are looked at again.
  */
 #include <math.h>
 
@@ -184,8 +184,8 @@ void slg_stablemax_loss_opts_init(slg_stablemax_loss_opts *opts, size_t size)
     options_init(opts, size, &defaults, sizeof defaults);
 }
 
-/* r->sums: the two parts of sum s(z) without the target; of q log s, and q; of q over z = +inf, and
-   their number. r->more: of the gradient (p a + b q) / (1 + |z|), p by `a / total`. */
+/* r->sums: the two parts of sum s(z) without the target; of q log s, and q; of q over z = +inf,
+   and their number. r->more: of the gradient (p a + b q) / (1 + |z|), p by `a / total`. */
 enum { UP, DOWN, Q_LOG, Q, Q_INF, INFS };
 enum { TOTAL, B };
 

@@ -1,5 +1,6 @@
 /*
- * svm_layer.c - see hinge.h: the hinge loss fused with its layer, then one pass over the weights.
+ * svm_layer.c - see hinge.h: the hinge loss fused with its layer, then one pass over
+ * the weights.
  */
 #include <math.h>
 

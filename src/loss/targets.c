@@ -22,7 +22,8 @@ static slg_status unused(slg_ctx *ctx, const char *name, const void *given, unsi
                          unsigned flag)
 {
     if (!given || (uses & flag)) return SLG_OK;
-    return slg_fail(ctx, SLG_ERR_NULL, "targets.%s must be NULL: this loss does not use it", name);
+    return slg_fail(ctx, SLG_ERR_NULL, "targets.%s must be NULL: this loss does not use it",
+                    name);
 }
 
 static slg_status check_index(slg_ctx *ctx, const target_set *t)
@@ -30,10 +31,10 @@ static slg_status check_index(slg_ctx *ctx, const target_set *t)
     for (int64_t r = 0; r < t->rows; r++) {
         int64_t c = rows_get_int(&t->index, r, 0);
         if (c == t->ignore_index || (c >= 0 && c < t->cols)) continue;
-        return slg_fail(ctx, SLG_ERR_RANGE,
-                        "targets.index[%lld] is %lld, must be from 0 to %lld, or ignore_index %lld",
-                        (long long)r, (long long)c, (long long)t->cols - 1,
-                        (long long)t->ignore_index);
+        return slg_fail(
+            ctx, SLG_ERR_RANGE,
+            "targets.index[%lld] is %lld, must be from 0 to %lld, or ignore_index %lld",
+            (long long)r, (long long)c, (long long)t->cols - 1, (long long)t->ignore_index);
     }
     return SLG_OK;
 }
@@ -58,7 +59,8 @@ typedef struct prob_check {
     bool labels; /* TARGET_LABELS */
     int64_t ranges;
     int64_t *bad;  /* first bad row of each range, or -1 */
-    double *value; /* its sum, or NaN for an entry that is negative, NaN or, of labels, above 1 */
+    double *value; /* its sum, or NaN for an entry that is negative, NaN or, of labels, above
+                      1 */
 } prob_check;
 
 static double row_sum(const kernel_table *k, const rows *m, int64_t row, float limit)
@@ -69,7 +71,8 @@ static double row_sum(const kernel_table *k, const rows *m, int64_t row, float l
         int64_t n = m->cols - c < KERNEL_BLOCK ? m->cols - c : KERNEL_BLOCK;
         const float *q = rows_fetch(k, m, row, c, n, scratch);
         double sums[3];
-        k->live_sums((size_t)n, q, NULL, 0.0f, sums); /* of q; -inf is left out, and seen below */
+        k->live_sums((size_t)n, q, NULL, 0.0f, sums); /* of q; -inf is left out, and seen
+                                                         below */
         sum += sums[0];
         int out = 0; /* branch-free, so that compilers make vectors of it */
         for (int64_t i = 0; i < n; i++) out |= (q[i] < 0) | (q[i] > limit);
@@ -109,7 +112,8 @@ static slg_status check_prob(slg_ctx *ctx, const target_set *t, bool labels)
                             "targets.prob, row %lld, has an entry that is not from 0 to 1",
                             (long long)p.bad[i]);
         if (isnan(p.value[i]))
-            return slg_fail(ctx, SLG_ERR_RANGE, "targets.prob, row %lld, has a negative or NaN entry",
+            return slg_fail(ctx, SLG_ERR_RANGE,
+                            "targets.prob, row %lld, has a negative or NaN entry",
                             (long long)p.bad[i]);
         return slg_fail(ctx, SLG_ERR_RANGE, "targets.prob, row %lld, sums to %g, must sum to 1",
                         (long long)p.bad[i], p.value[i]);
@@ -119,8 +123,8 @@ static slg_status check_prob(slg_ctx *ctx, const target_set *t, bool labels)
 
 /* ---- All of them ------------------------------------------------------------------------ */
 
-slg_status targets_class_weight(slg_ctx *ctx, const char *name, const slg_tensor *given, int64_t cols,
-                                const float **out)
+slg_status targets_class_weight(slg_ctx *ctx, const char *name, const slg_tensor *given,
+                                int64_t cols, const float **out)
 {
     *out = NULL;
     if (!given) return SLG_OK;
@@ -156,15 +160,16 @@ static slg_status check_fields(slg_ctx *ctx, const slg_targets *g, unsigned uses
     const bool index = uses & TARGET_INDEX, prob = uses & TARGET_PROB;
     if (index && prob && !g->index == !g->prob)
         return slg_fail(ctx, SLG_ERR_NULL, "targets needs index or prob, one of the two");
-    if (index && !prob && !g->index) return slg_fail(ctx, SLG_ERR_NULL, "targets.index is NULL");
+    if (index && !prob && !g->index)
+        return slg_fail(ctx, SLG_ERR_NULL, "targets.index is NULL");
     if (prob && !index && !g->prob) return slg_fail(ctx, SLG_ERR_NULL, "targets.prob is NULL");
     if ((uses & TARGET_TEACHER) && !g->teacher)
         return slg_fail(ctx, SLG_ERR_NULL, "targets.teacher is NULL");
     return SLG_OK;
 }
 
-slg_status targets_open(slg_ctx *ctx, const slg_targets *given, unsigned uses, int64_t row_count,
-                        int64_t cols, target_set *t)
+slg_status targets_open(slg_ctx *ctx, const slg_targets *given, unsigned uses,
+                        int64_t row_count, int64_t cols, target_set *t)
 {
     slg_targets g = defaults;
     *t = (target_set){ .rows = row_count, .cols = cols };
@@ -183,7 +188,8 @@ slg_status targets_open(slg_ctx *ctx, const slg_targets *given, unsigned uses, i
                              &t->row_weight));
         SLG_TRY(check_weights(ctx, "targets.row_weight", &t->row_weight, row_count, true));
     }
-    SLG_TRY(targets_class_weight(ctx, "targets.class_weight", g.class_weight, cols, &t->class_weight));
+    SLG_TRY(targets_class_weight(ctx, "targets.class_weight", g.class_weight, cols,
+                                 &t->class_weight));
     if (g.prob) {
         const int64_t shape[2] = { row_count, cols };
         SLG_TRY(tensor_in(ctx, "targets.prob", g.prob, DT_ROW, 2, 2));
@@ -220,8 +226,9 @@ bool targets_clash(const slg_targets *given, const slg_tensor *out)
     if (!given || !out) return false;
     options_read(NULL, "targets", given, &g, sizeof g);
     if (g.teacher) options_read(NULL, "teacher", g.teacher, &t, sizeof t);
-    const slg_tensor *in[] = { g.index, g.prob, g.row_weight, g.class_weight, t.dense, t.hidden,
-                               t.weight, t.bias, t.mask, t.row_temperature };
+    const slg_tensor *in[] = { g.index, g.prob,           g.row_weight, g.class_weight,
+                               t.dense, t.hidden,         t.weight,     t.bias,
+                               t.mask,  t.row_temperature };
     for (size_t i = 0; i < sizeof in / sizeof *in; i++)
         if (in[i] && (tensor_clash(out, in[i]) || (out->data && out->data == in[i]->data)))
             return true;

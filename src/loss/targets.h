@@ -22,7 +22,7 @@ typedef struct target_set {
     int64_t rows, cols;
     rows index, prob, row_weight; /* data NULL: not given */
     bool has_index, has_prob;
-    const float *class_weight;    /* [cols] or NULL */
+    const float *class_weight; /* [cols] or NULL */
     const slg_logits *teacher;
     int64_t ignore_index;
 } target_set;
@@ -32,8 +32,8 @@ slg_status targets_open(slg_ctx *ctx, const slg_targets *given, unsigned uses, i
                         int64_t cols, target_set *t);
 
 /* A weight a class [cols], f32, >= 0, under `name`, as floats in scratch; given NULL: NULL. */
-slg_status targets_class_weight(slg_ctx *ctx, const char *name, const slg_tensor *given, int64_t cols,
-                                const float **out);
+slg_status targets_class_weight(slg_ctx *ctx, const char *name, const slg_tensor *given,
+                                int64_t cols, const float **out);
 
 /* Class of a row; -1 where it is ignored or there are no indices. */
 int64_t targets_index(const target_set *t, int64_t row);

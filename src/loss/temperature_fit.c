@@ -1,6 +1,6 @@
 /*
- * temperature_fit.c - see softlogit/utility.h. In beta, the mean loss has the derivative -margin and
- * the second derivative Var(z): both from the pass that gives the loss.
+ * temperature_fit.c - see softlogit/utility.h. In beta, the mean loss has the derivative
+ * -margin and the second derivative Var(z): both from the pass that gives the loss.
  */
 #include <math.h>
 
@@ -59,11 +59,14 @@ static slg_status evaluate(fit *f, double beta)
     }
     arena_release(f->ctx, mark);
     if (isfinite(f->value) && !isnan(f->slope)) return SLG_OK;
-    return slg_fail(f->ctx, SLG_ERR_RANGE, "the loss at inverse temperature %g is %g: a row holds NaN "
-                    "or +inf, or its label is masked", beta, f->value);
+    return slg_fail(f->ctx, SLG_ERR_RANGE,
+                    "the loss at inverse temperature %g is %g: a row holds NaN "
+                    "or +inf, or its label is masked",
+                    beta, f->value);
 }
 
-/* Newton's step from beta where it stays inside of the bracket, else its middle on a log scale. */
+/* Newton's step from beta where it stays inside of the bracket, else its middle on a log
+   scale. */
 static slg_status search(fit *f, const slg_temperature_fit_opts *o, double *found)
 {
     double low = o->least, high = o->most, beta = fmin(fmax(1, low), high);
@@ -97,14 +100,18 @@ static slg_status fit_beta(fit *f, const slg_temperature_fit_opts *o, double *be
 static slg_status check_options(slg_ctx *ctx, const slg_temperature_fit_opts *o)
 {
     if (o->iterations < 1)
-        return slg_fail(ctx, SLG_ERR_RANGE, "iterations is %d, must be at least 1", o->iterations);
+        return slg_fail(ctx, SLG_ERR_RANGE, "iterations is %d, must be at least 1",
+                        o->iterations);
     if (o->least >= 1e-20 && o->least <= o->most && o->most <= 1e20) return SLG_OK;
-    return slg_fail(ctx, SLG_ERR_RANGE, "least is %g, most %g: must be from 1e-20 to 1e20, in order",
-                    o->least, o->most);
+    return slg_fail(ctx, SLG_ERR_RANGE,
+                    "least is %g, most %g: must be from 1e-20 to 1e20, in order", o->least,
+                    o->most);
 }
 
-static slg_status temperature_fit(slg_ctx *ctx, const slg_logits *logits, const slg_targets *targets,
-                                  const slg_temperature_fit_opts *opts, slg_temperature_fit_out *out)
+static slg_status temperature_fit(slg_ctx *ctx, const slg_logits *logits,
+                                  const slg_targets *targets,
+                                  const slg_temperature_fit_opts *opts,
+                                  slg_temperature_fit_out *out)
 {
     slg_temperature_fit_opts o = defaults;
     slg_temperature_fit_out result = out_defaults;
@@ -133,8 +140,9 @@ static slg_status temperature_fit(slg_ctx *ctx, const slg_logits *logits, const 
     return SLG_OK;
 }
 
-slg_status slg_temperature_fit(slg_ctx *ctx, const slg_logits *logits, const slg_targets *targets,
-                               const slg_temperature_fit_opts *opts, slg_temperature_fit_out *out)
+slg_status slg_temperature_fit(slg_ctx *ctx, const slg_logits *logits,
+                               const slg_targets *targets, const slg_temperature_fit_opts *opts,
+                               slg_temperature_fit_out *out)
 {
     if (!ctx) return SLG_ERR_NULL;
     op_begin(ctx, "slg_temperature_fit");

@@ -1,16 +1,13 @@
 /*
- * top_k.c - see top_k.h. Candidates above the least of the best k so far are kept; when there is no
- * more room, a selection throws out all but k. Runs of columns without a candidate are passed over at
- * the speed of the kernel `max`.
+ * top_k.c - see top_k.h. Candidates above the least of the best k so far are kept; when there
+ * is no more room, a selection throws out all but k. Runs of columns without a candidate are
+ * passed over at the speed of the kernel `max`.
  */
 #include "top_k.h"
 
 enum { RUN = 64 };
 
-int64_t top_k_room(int64_t cols, int64_t k)
-{
-    return k < cols / 2 - RUN ? 2 * k + RUN : cols;
-}
+int64_t top_k_room(int64_t cols, int64_t k) { return k < cols / 2 - RUN ? 2 * k + RUN : cols; }
 
 static bool before(top_item a, top_item b)
 {
@@ -48,7 +45,8 @@ static void keep_best(top_item *a, int64_t n, int64_t k)
     }
 }
 
-int64_t top_k(const kernel_table *kernels, int64_t cols, const float *x, int64_t k, top_item *items)
+int64_t top_k(const kernel_table *kernels, int64_t cols, const float *x, int64_t k,
+              top_item *items)
 {
     const int64_t room = top_k_room(cols, k);
     int64_t count = 0;

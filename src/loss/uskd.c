@@ -1,6 +1,7 @@
 /*
- * uskd.c - see distill.h. Rows are seen whole, in double: the sort of the classes costs more than the
- * rest. The engine runs twice: the first time for the batch mean of p[t]^2 alone, unless it is given.
+ * uskd.c - see distill.h. Rows are seen whole, in double: the sort of the classes costs more
+ * than the rest. The engine runs twice: the first time for the batch mean of p[t]^2 alone,
+ * unless it is given.
  */
 #include <math.h>
 
@@ -28,13 +29,17 @@ void slg_uskd_opts_init(slg_uskd_opts *opts, size_t size)
 typedef struct uskd {
     slg_uskd_opts o;
     bool squares_only; /* the first run */
-    double *square[2]; /* [rows] p^2 of the row's first and second target; NaN where there is none */
+    double *square[2]; /* [rows] p^2 of the row's first and second target; NaN where there
+                          is none */
     bool *done;        /* [rows] seen by whole */
     double mean[2];
     rows rank;
 } uskd;
 
-typedef struct scored { double score; int64_t k; } scored;
+typedef struct scored {
+    double score;
+    int64_t k;
+} scored;
 
 /* One row: logits and weak logits as log-probabilities, its targets. */
 typedef struct view {
@@ -66,7 +71,8 @@ static bool is_target(const view *v, int64_t k)
     return k == v->y[0] || (v->targets > 1 && k == v->y[1]);
 }
 
-/* (x - max) / T - log(sum): differences are kept under any common offset. False for NaN, +inf, nothing. */
+/* (x - max) / T - log(sum): differences are kept under any common offset. False for NaN, +inf,
+   nothing. */
 static bool log_softmax(int64_t n, const float *x, double t, double *out)
 {
     double top = -INFINITY, sum = 0;
@@ -112,7 +118,8 @@ static void find_targets(const loss_call *c, const loss_row *r, view *v)
     if (v->cols == 1) v->label[1] = 0;
 }
 
-/* -log p of target j. With one target from the others' share, which keeps its precision near 1. */
+/* -log p of target j. With one target from the others' share, which keeps its precision near
+   1. */
 static double target_nll(const view *v, int j)
 {
     double l = v->lx[v->y[j]];
@@ -124,12 +131,14 @@ static double part(double p, double at_target)
     return p == -INFINITY ? -INFINITY : p / (1 - at_target + 1e-6);
 }
 
-/* Order by descending score, lower class first on ties: a merge sort, which asks for no memory. */
+/* Order by descending score, lower class first on ties: a merge sort, which asks for no
+   memory. */
 static scored *sort(scored *a, scored *b, int64_t n)
 {
     for (int64_t width = 1; width < n; width *= 2) {
         for (int64_t lo = 0; lo < n; lo += 2 * width) {
-            int64_t mid = lo + width < n ? lo + width : n, hi = mid + width < n ? mid + width : n;
+            int64_t mid = lo + width < n ? lo + width : n,
+                    hi = mid + width < n ? mid + width : n;
             for (int64_t i = lo, j = mid, k = lo; k < hi; k++)
                 b[k] = i < mid && (j >= hi || a[i].score >= a[j].score) ? a[i++] : a[j++];
         }
@@ -154,7 +163,8 @@ static void rank_classes(const uskd *u, view *v)
     for (int64_t i = 0; i < v->cols; i++) v->rank[sorted[i].k] = (double)i;
 }
 
-/* Zipf weights of the other classes that are live: 1 / (1 + rank), to be divided by their sum. */
+/* Zipf weights of the other classes that are live: 1 / (1 + rank), to be divided by their
+   sum. */
 static double zipf_sum(const view *v)
 {
     double sum = 0;
@@ -170,7 +180,10 @@ static double smoothed(const loss_call *c, const uskd *u, const view *v, int64_t
 }
 
 /* What a row's solution is made of. */
-typedef struct solved { double soft[2], target, other, weak, zipf; bool others; } solved;
+typedef struct solved {
+    double soft[2], target, other, weak, zipf;
+    bool others;
+} solved;
 
 static void value(const loss_call *c, loss_row *r, const uskd *u, const view *v, solved *s)
 {
@@ -223,7 +236,8 @@ static double cross_entropy(const loss_call *c, const loss_row *r, const view *v
 }
 
 /* Rank, and the weak head's gradient, of a row: -1 and NaN where its row is no distribution. */
-static void put_weak(const loss_call *c, const loss_row *r, const uskd *u, const view *v, bool good)
+static void put_weak(const loss_call *c, const loss_row *r, const uskd *u, const view *v,
+                     bool good)
 {
     double factor = r->weight * u->o.mu * r->scale / source_temperature(&c->teacher, r->row);
     for (int64_t k = 0; k < v->cols; k++) {
@@ -245,8 +259,7 @@ static void whole(const loss_call *c, loss_row *r, const float *x, const float *
     log_softmax(v.cols, x, r->temperature, v.lx); /* an ordinary row */
     v.rest = rest_lse(&v, v.lx);
     if (u->squares_only) {
-        for (int j = 0; j < v.targets; j++)
-            u->square[j][r->row] = exp(-2 * target_nll(&v, j));
+        for (int j = 0; j < v.targets; j++) u->square[j][r->row] = exp(-2 * target_nll(&v, j));
         return;
     }
     bool good = log_softmax(v.cols, t, source_temperature(&c->teacher, r->row), v.lw);
@@ -264,12 +277,13 @@ static void whole(const loss_call *c, loss_row *r, const float *x, const float *
     if (isnan(s.target)) loss = NAN; /* the batch mean is */
     if (u->o.cross_entropy > 0) loss += u->o.cross_entropy * cross_entropy(c, r, &v);
     r->loss = loss_term(r->weight, loss);
-    r->extra[0] = s.target, r->extra[1] = s.other, r->extra[2] = s.weak, r->extra[3] = s.soft[0];
+    r->extra[0] = s.target, r->extra[1] = s.other, r->extra[2] = s.weak,
+    r->extra[3] = s.soft[0];
     put_weak(c, r, u, &v, true);
     if (d) gradient(c, r, u, &v, &s, d);
 }
 
-/* ---- The call ------------------------------------------------------------------------------- */
+/* ---- The call ---------------------------------------------------------------------------- */
 
 static slg_status open(loss_call *c)
 {
@@ -292,7 +306,8 @@ static slg_status open(loss_call *c)
 static slg_status reserve(slg_ctx *ctx, uskd *u, int64_t count)
 {
     for (int j = 0; j < 2; j++)
-        if (!(u->square[j] = arena_alloc(ctx, (size_t)count, sizeof(double)))) return SLG_ERR_MEMORY;
+        if (!(u->square[j] = arena_alloc(ctx, (size_t)count, sizeof(double))))
+            return SLG_ERR_MEMORY;
     if (!(u->done = arena_alloc(ctx, (size_t)count, sizeof(bool)))) return SLG_ERR_MEMORY;
     for (int64_t r = 0; r < count; r++) {
         u->square[0][r] = u->square[1][r] = NAN;
@@ -329,8 +344,13 @@ static void fill_unseen(const uskd *u, int64_t count)
 
 static slg_status check_opts(slg_ctx *ctx, const slg_uskd_opts *o)
 {
-    const struct { const char *name; double value; } weights[] = {
-        { "alpha", o->alpha }, { "beta", o->beta }, { "mu", o->mu },
+    const struct {
+        const char *name;
+        double value;
+    } weights[] = {
+        { "alpha", o->alpha },
+        { "beta", o->beta },
+        { "mu", o->mu },
         { "cross_entropy", o->cross_entropy },
     };
     for (size_t i = 0; i < sizeof weights / sizeof *weights; i++)
@@ -338,14 +358,15 @@ static slg_status check_opts(slg_ctx *ctx, const slg_uskd_opts *o)
             return slg_fail(ctx, SLG_ERR_RANGE, "%s is %g, must be finite and at least 0",
                             weights[i].name, weights[i].value);
     if (!(o->smoothing >= 0 && o->smoothing <= 1))
-        return slg_fail(ctx, SLG_ERR_RANGE, "smoothing is %g, must be from 0 to 1", o->smoothing);
+        return slg_fail(ctx, SLG_ERR_RANGE, "smoothing is %g, must be from 0 to 1",
+                        o->smoothing);
     if (o->score != SLG_USKD_LOG && o->score != SLG_USKD_PROBABILITY)
         return slg_fail(ctx, SLG_ERR_RANGE, "score is %d, must be 0 or 1", o->score);
     if (o->reserved != 0)
         return slg_fail(ctx, SLG_ERR_OPTIONS, "opts.reserved is %d, must be 0", o->reserved);
     if (!(o->mean_square <= 1) || !(o->mean_square2 <= 1))
-        return slg_fail(ctx, SLG_ERR_RANGE, "mean_square is %g, %g, must be at most 1", o->mean_square,
-                        o->mean_square2);
+        return slg_fail(ctx, SLG_ERR_RANGE, "mean_square is %g, %g, must be at most 1",
+                        o->mean_square, o->mean_square2);
     return SLG_OK;
 }
 
@@ -359,7 +380,7 @@ static const loss_method method = {
 
 static slg_status uskd_run(slg_ctx *ctx, const slg_logits *logits, const slg_targets *targets,
                            const slg_uskd_opts *opts, slg_loss_out *out, slg_logits_grad *grad,
-                    slg_logits_grad *weak_grad)
+                           slg_logits_grad *weak_grad)
 {
     uskd u = { .o = defaults, .squares_only = false };
     slg_logits l;
@@ -385,7 +406,8 @@ static slg_status uskd_run(slg_ctx *ctx, const slg_logits *logits, const slg_tar
     }
     if (u.o.mean_square >= 0) u.mean[0] = u.o.mean_square;
     if (u.o.mean_square2 >= 0) u.mean[1] = u.o.mean_square2;
-    SLG_TRY(loss_run_pair(ctx, &method, &u, u.o.reduction, logits, targets, out, grad, weak_grad));
+    SLG_TRY(
+        loss_run_pair(ctx, &method, &u, u.o.reduction, logits, targets, out, grad, weak_grad));
     fill_unseen(&u, count);
     return SLG_OK;
 }
