@@ -1,6 +1,6 @@
 /*
- * blas.h - the only door to BLAS and LAPACK. Called on the caller's thread alone, never from pool
- * tasks: OpenBLAS has threads of its own.
+ * blas.h - the only door to BLAS and LAPACK. Called on the caller's thread alone, never from
+ * pool tasks: OpenBLAS has threads of its own.
  */
 #ifndef SLG_CORE_BLAS_H
 #define SLG_CORE_BLAS_H
@@ -11,10 +11,11 @@
 #include "ctx.h"
 
 /*
- * c = alpha * op(a) op(b) + beta * c, row-major; op(a) is m x k, op(b) k x n, op is the transpose
- * where trans_ is true. Leading dimensions are row strides. With beta 0, c is overwritten even
- * where it holds NaN. Empty products are handled (k = 0: c = beta c). Dimensions beyond INT32_MAX
- * are split along m where possible; else SLG_ERR_SHAPE with a message.
+ * c = alpha * op(a) op(b) + beta * c, row-major; op(a) is m x k, op(b) k x n, op
+ * is the transpose where trans_ is true. Leading dimensions are row strides. With beta 0, c
+ * is overwritten even where it holds NaN. Empty products are handled (k = 0: c = beta c).
+ * Dimensions beyond INT32_MAX are split along m where possible; else SLG_ERR_SHAPE with
+ * a message.
  */
 slg_status blas_sgemm(slg_ctx *ctx, bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k,
                       float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
@@ -26,29 +27,32 @@ slg_status blas_dgemm(slg_ctx *ctx, bool trans_a, bool trans_b, int64_t m, int64
                       double beta, double *c, int64_t ldc);
 
 /*
- * Symmetric updates of c (n x n), whole: c += a'a, c += a'b + b'a, a and b being k x n. ld: of all.
+ * Symmetric updates of c (n x n), whole: c += a'a, c += a'b + b'a, a and b being k x n. ld:
+ * of all.
  */
 slg_status blas_dsyrk(slg_ctx *ctx, int64_t n, int64_t k, const double *a, double *c);
-slg_status blas_dsyr2k(slg_ctx *ctx, int64_t n, int64_t k, const double *a, const double *b, double *c);
+slg_status blas_dsyr2k(slg_ctx *ctx, int64_t n, int64_t k, const double *a, const double *b,
+                       double *c);
 
 /*
- * Solves a x = b_j for `count` right-hand sides, which are the rows of b and become the solutions; a is
- * n x n, row-major, and is overwritten. *rcond: an estimate of its reciprocal condition, 0 where it is
- * singular or not finite; b is untouched where it is below `least`.
+ * Solves a x = b_j for `count` right-hand sides, which are the rows of b and become
+ * the solutions; a is n x n, row-major, and is overwritten. *rcond: an estimate of its
+ * reciprocal condition, 0 where it is singular or not finite; b is untouched where it is below
+ * `least`.
  */
-slg_status blas_dsolve(slg_ctx *ctx, int64_t n, double *a, int64_t count, double *b, double least,
-                       double *rcond);
+slg_status blas_dsolve(slg_ctx *ctx, int64_t n, double *a, int64_t count, double *b,
+                       double least, double *rcond);
 
 /*
- * Singular values of a (n x n, row-major, overwritten), largest first, and the left singular vectors
- * as the rows of left. SLG_ERR_RANGE, with a message, where it does not converge.
+ * Singular values of a (n x n, row-major, overwritten), largest first, and the left singular
+ * vectors as the rows of left. SLG_ERR_RANGE, with a message, where it does not converge.
  */
 slg_status blas_dsvd(slg_ctx *ctx, int64_t n, double *a, double *values, double *left);
 
 typedef struct blas_info_t {
     int32_t threads;
-    int32_t parallel;     /* how its threads are made: 0 none, 1 pthread, 2 OpenMP */
-    int32_t mistaken;     /* OpenBLAS took this CPU for one without the vector units it has */
+    int32_t parallel; /* how its threads are made: 0 none, 1 pthread, 2 OpenMP */
+    int32_t mistaken; /* OpenBLAS took this CPU for one without the vector units it has */
     const char *name, *core, *advice;
 } blas_info_t;
 

@@ -1,7 +1,8 @@
 /*
  * fpenv.h - the floating-point mode inside of the library: round to nearest, all exceptions
- * masked, subnormal results flushed and subnormal inputs read as zero (each would cost a microcode
- * assist of some hundred cycles). The caller's mode, flags included, is put back on return.
+ * masked, subnormal results flushed and subnormal inputs read as zero (each would cost
+ * a microcode assist of some hundred cycles). The caller's mode, flags included, is put back on
+ * return.
  */
 #ifndef SLG_CORE_FPENV_H
 #define SLG_CORE_FPENV_H

@@ -1,6 +1,7 @@
 /*
- * lapack.c - symmetric updates, solving and singular values: see blas.h. LAPACK is called by its
- * Fortran names: its matrices are column-major, so a row-major one is seen as its transpose.
+ * lapack.c - symmetric updates, solving and singular values: see blas.h. LAPACK is called by
+ * its Fortran names: its matrices are column-major, so a row-major one is seen as its
+ * transpose.
  */
 #include "blas.h"
 
@@ -12,21 +13,24 @@
 #include "fpenv.h"
 
 /* gfortran passes the lengths of strings last. */
-extern void dgetrf_(const int *m, const int *n, double *a, const int *lda, int *pivot, int *info);
-extern void dgetrs_(const char *trans, const int *n, const int *count, const double *a, const int *lda,
-                    const int *pivot, double *b, const int *ldb, int *info, size_t length);
+extern void dgetrf_(const int *m, const int *n, double *a, const int *lda, int *pivot,
+                    int *info);
+extern void dgetrs_(const char *trans, const int *n, const int *count, const double *a,
+                    const int *lda, const int *pivot, double *b, const int *ldb, int *info,
+                    size_t length);
 extern void dgecon_(const char *norm, const int *n, const double *a, const int *lda,
                     const double *anorm, double *rcond, double *work, int *iwork, int *info,
                     size_t length);
-extern void dgesdd_(const char *job, const int *m, const int *n, double *a, const int *lda, double *s,
-                    double *u, const int *ldu, double *vt, const int *ldvt, double *work,
-                    const int *lwork, int *iwork, int *info, size_t length);
+extern void dgesdd_(const char *job, const int *m, const int *n, double *a, const int *lda,
+                    double *s, double *u, const int *ldu, double *vt, const int *ldvt,
+                    double *work, const int *lwork, int *iwork, int *info, size_t length);
 
 static slg_status check(slg_ctx *ctx, int64_t n, int64_t k)
 {
     if (n >= 0 && k >= 0 && n <= 1 << 20 && k <= INT32_MAX) return SLG_OK;
-    return slg_fail(ctx, SLG_ERR_SHAPE, "a matrix of %lld x %lld is more than LAPACK is asked for",
-                    (long long)n, (long long)k);
+    return slg_fail(ctx, SLG_ERR_SHAPE,
+                    "a matrix of %lld x %lld is more than LAPACK is asked for", (long long)n,
+                    (long long)k);
 }
 
 /* The lower triangle from the upper. */
@@ -44,19 +48,21 @@ slg_status blas_dsyrk(slg_ctx *ctx, int64_t n, int64_t k, const double *a, doubl
     SLG_TRY(check(ctx, n, k));
     if (n == 0 || k == 0) return SLG_OK;
     fp_mode mode = fp_enter_ieee();
-    cblas_dsyrk(CblasRowMajor, CblasUpper, CblasTrans, (int)n, (int)k, 1, a, (int)n, 1, c, (int)n);
+    cblas_dsyrk(CblasRowMajor, CblasUpper, CblasTrans, (int)n, (int)k, 1, a, (int)n, 1, c,
+                (int)n);
     mirror(n, c);
     fp_leave(mode);
     return SLG_OK;
 }
 
-slg_status blas_dsyr2k(slg_ctx *ctx, int64_t n, int64_t k, const double *a, const double *b, double *c)
+slg_status blas_dsyr2k(slg_ctx *ctx, int64_t n, int64_t k, const double *a, const double *b,
+                       double *c)
 {
     SLG_TRY(check(ctx, n, k));
     if (n == 0 || k == 0) return SLG_OK;
     fp_mode mode = fp_enter_ieee();
-    cblas_dsyr2k(CblasRowMajor, CblasUpper, CblasTrans, (int)n, (int)k, 1, a, (int)n, b, (int)n, 1, c,
-                 (int)n);
+    cblas_dsyr2k(CblasRowMajor, CblasUpper, CblasTrans, (int)n, (int)k, 1, a, (int)n, b, (int)n,
+                 1, c, (int)n);
     mirror(n, c);
     fp_leave(mode);
     return SLG_OK;
@@ -75,8 +81,8 @@ static double row_norm(int64_t n, const double *a)
     return most;
 }
 
-slg_status blas_dsolve(slg_ctx *ctx, int64_t n, double *a, int64_t count, double *b, double least,
-                       double *rcond)
+slg_status blas_dsolve(slg_ctx *ctx, int64_t n, double *a, int64_t count, double *b,
+                       double least, double *rcond)
 {
     SLG_TRY(check(ctx, n, count));
     *rcond = 1;
@@ -111,14 +117,14 @@ slg_status blas_dsvd(slg_ctx *ctx, int64_t n, double *a, double *values, double 
     int *iwork = arena_alloc(ctx, 8 * (size_t)n, sizeof *iwork);
     if (!right || !iwork) return SLG_ERR_MEMORY;
     /* a' = X S Y': the rows of Y', as LAPACK stores them down columns, are a's left vectors. */
-    dgesdd_("A", &size, &size, a, &size, values, right, &size, left, &size, &best, &query, iwork, &info,
-            1);
+    dgesdd_("A", &size, &size, a, &size, values, right, &size, left, &size, &best, &query,
+            iwork, &info, 1);
     const int lwork = (int)best + 1;
     double *work = arena_alloc(ctx, (size_t)lwork, sizeof *work);
     if (!work) return SLG_ERR_MEMORY;
     fp_mode mode = fp_enter_ieee();
-    dgesdd_("A", &size, &size, a, &size, values, right, &size, left, &size, work, &lwork, iwork, &info,
-            1);
+    dgesdd_("A", &size, &size, a, &size, values, right, &size, left, &size, work, &lwork, iwork,
+            &info, 1);
     for (int64_t i = 0; i < n; i++) /* to rows */
         for (int64_t j = 0; j < i; j++) {
             double t = left[i * n + j];
@@ -126,6 +132,6 @@ slg_status blas_dsvd(slg_ctx *ctx, int64_t n, double *a, double *values, double 
         }
     fp_leave(mode);
     if (info == 0) return SLG_OK;
-    return slg_fail(ctx, SLG_ERR_RANGE, "singular values of a %d x %d matrix did not converge", size,
-                    size);
+    return slg_fail(ctx, SLG_ERR_RANGE, "singular values of a %d x %d matrix did not converge",
+                    size, size);
 }

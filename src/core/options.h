@@ -16,14 +16,16 @@
  * if given->size is under 8 or over 4096, or if bytes past our size are not zero.
  * `size` is sizeof of our struct; both start with uint32_t size.
  */
-slg_status options_read(slg_ctx *ctx, const char *name, const void *given, void *ours, size_t size);
+slg_status options_read(slg_ctx *ctx, const char *name, const void *given, void *ours,
+                        size_t size);
 
 /* The size field of a caller's struct; SLG_ERR_OPTIONS if it is under 8 or over 4096. */
 slg_status options_size(slg_ctx *ctx, const char *name, const void *given, size_t *size);
 
 /*
- * For the public _init functions: writes the first min(size, full) bytes of defaults to opts and
- * sets its size field to `size`; bytes past `full` are zeroed. Does nothing for NULL or size < 4.
+ * For the public _init functions: writes the first min(size, full) bytes of defaults to opts
+ * and sets its size field to `size`; bytes past `full` are zeroed. Does nothing for NULL or
+ * size < 4.
  */
 void options_init(void *opts, size_t size, const void *defaults, size_t full);
 

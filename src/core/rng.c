@@ -1,6 +1,7 @@
 /*
- * rng.c - see rng.h. Multiplications of 32 bits, exclusive or, and a key that grows by a constant
- * a round: ten rounds pass every test of randomness that there is, and no number needs another.
+ * rng.c - see rng.h. Multiplications of 32 bits, exclusive or, and a key that grows by
+ * a constant a round: ten rounds pass every test of randomness that there is, and no number
+ * needs another.
  */
 #include "rng.h"
 
@@ -50,7 +51,10 @@ double rng_normal(uint64_t seed, uint64_t index)
     return sqrt(-2 * log(u)) * cos(6.283185307179586477 * v);
 }
 
-double rng_gumbel(uint64_t seed, uint64_t index) { return -log(-log(rng_uniform(seed, index))); }
+double rng_gumbel(uint64_t seed, uint64_t index)
+{
+    return -log(-log(rng_uniform(seed, index)));
+}
 
 /* ---- slg_random ------------------------------------------------------------------------- */
 
@@ -79,7 +83,8 @@ static void fill_piece(void *arg, int64_t task, int32_t worker)
     int64_t to = (task + 1) * PIECE < f->count ? (task + 1) * PIECE : f->count;
     (void)worker;
     for (int64_t i = task * PIECE; i < to; i++)
-        rows_put(&f->out, i / f->out.cols, i % f->out.cols, draw(f, f->rng.offset + (uint64_t)i));
+        rows_put(&f->out, i / f->out.cols, i % f->out.cols,
+                 draw(f, f->rng.offset + (uint64_t)i));
 }
 
 static slg_status fill_random(slg_ctx *ctx, slg_rng *rng, int32_t distribution, slg_tensor *out)

@@ -1,6 +1,6 @@
 /*
- * rng.h - random numbers as a function of a counter: see slg_rng in softlogit/core.h. No state, so
- * any task may draw any number, and results do not depend on who draws it.
+ * rng.h - random numbers as a function of a counter: see slg_rng in softlogit/core.h. No state,
+ * so any task may draw any number, and results do not depend on who draws it.
  */
 #ifndef SLG_CORE_RNG_H
 #define SLG_CORE_RNG_H

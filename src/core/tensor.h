@@ -24,11 +24,11 @@ size_t dtype_size(int32_t dtype); /* bytes; 0 for an unknown type */
 const char *dtype_name(int32_t dtype);
 
 /*
- * Checks that t is a well-formed tensor whose dtype is in the set `dtypes` (DT_ flags) and which
- * has from min_dim to max_dim dimensions: not NULL, extents >= 0 whose product (a 0 counted as 1) and
- * byte offsets fit in int64 and size_t, data not NULL (unless it has no elements) and aligned to its type. The
- * message is "<op>: <name> ...". tensor_in is for inputs; tensor_out also refuses strides under
- * which elements share memory.
+ * Checks that t is a well-formed tensor whose dtype is in the set `dtypes` (DT_ flags) and
+ * which has from min_dim to max_dim dimensions: not NULL, extents >= 0 whose product (a 0
+ * counted as 1) and byte offsets fit in int64 and size_t, data not NULL (unless it has no
+ * elements) and aligned to its type. The message is "<op>: <name> ...". tensor_in is for
+ * inputs; tensor_out also refuses strides under which elements share memory.
  */
 slg_status tensor_in(slg_ctx *ctx, const char *name, const slg_tensor *t, unsigned dtypes,
                      int32_t min_dim, int32_t max_dim);
@@ -52,8 +52,8 @@ bool tensor_contiguous(const slg_tensor *t);
 
 /*
  * True if the memory of out and in overlaps in a way that matters: they share bytes and are not
- * the very same view (same data, dtype, shape, and strides over the extents > 1). Conservative: by
- * the ranges of bytes that the two span. False where one is NULL.
+ * the very same view (same data, dtype, shape, and strides over the extents > 1). Conservative:
+ * by the ranges of bytes that the two span. False where one is NULL.
  */
 bool tensor_clash(const slg_tensor *out, const slg_tensor *in);
 
@@ -63,13 +63,13 @@ bool tensor_clash(const slg_tensor *out, const slg_tensor *in);
 typedef struct rows {
     char *data;
     int32_t dtype;
-    int32_t outer;           /* axes before the last that are left once those which lie end to
-                                end are joined and those of extent 1 dropped: 0 to 3 */
-    int64_t count, cols;     /* rows; elements of one */
+    int32_t outer;       /* axes before the last that are left once those which lie end to
+                            end are joined and those of extent 1 dropped: 0 to 3 */
+    int64_t count, cols; /* rows; elements of one */
     int64_t shape[3], stride[3];
-    int64_t col_stride;      /* elements */
-    size_t item;             /* bytes of an element */
-    bool plain;              /* float32, columns contiguous: kernels may use it as it is */
+    int64_t col_stride; /* elements */
+    size_t item;        /* bytes of an element */
+    bool plain;         /* float32, columns contiguous: kernels may use it as it is */
 } rows;
 
 rows rows_of(const slg_tensor *t);
@@ -82,8 +82,8 @@ char *rows_at(const rows *m, int64_t r);
 
 /*
  * Columns [col, col + n) of row r as contiguous float32: the row itself where it is plain, else
- * scratch (n floats), filled by the context's widening kernels. Other dtypes are converted, one by
- * one: so is an integer beyond 2^24 rounded.
+ * scratch (n floats), filled by the context's widening kernels. Other dtypes are converted, one
+ * by one: so is an integer beyond 2^24 rounded.
  */
 const float *rows_fetch(const kernel_table *k, const rows *m, int64_t r, int64_t col, int64_t n,
                         float *scratch);
@@ -95,8 +95,8 @@ float *rows_stage(const rows *m, int64_t r, int64_t col, float *scratch);
 void rows_commit(const kernel_table *k, const rows *m, int64_t r, int64_t col, int64_t n,
                  const float *scratch);
 
-/* One element of a per-row or 1-d tensor as double or integer. rows_put rounds once to the dtype,
-   to nearest even; integers are clamped to their type, and NaN is 0 there. */
+/* One element of a per-row or 1-d tensor as double or integer. rows_put rounds once
+   to the dtype, to nearest even; integers are clamped to their type, and NaN is 0 there. */
 double rows_get(const rows *m, int64_t r, int64_t c);
 int64_t rows_get_int(const rows *m, int64_t r, int64_t c);
 void rows_put(const rows *m, int64_t r, int64_t c, double value);

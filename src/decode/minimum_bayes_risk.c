@@ -46,8 +46,8 @@ static slg_status open_run(risk_run *r, const slg_tensor *prob, const slg_tensor
         SLG_TRY(tensor_shape_is(ctx, "best", best, 1, &one));
         r->best_rows = rows_of(best);
     }
-    if (outputs_clash(expected, prob) || outputs_clash(expected, gain) || outputs_clash(best, prob) ||
-        outputs_clash(best, gain) || outputs_clash(expected, best))
+    if (outputs_clash(expected, prob) || outputs_clash(expected, gain) ||
+        outputs_clash(best, prob) || outputs_clash(best, gain) || outputs_clash(expected, best))
         return slg_fail(ctx, SLG_ERR_STRIDE, "expected or best overlaps another tensor");
     r->prob = arena_alloc(ctx, (size_t)r->n, sizeof *r->prob);
     r->expected = arena_alloc(ctx, (size_t)r->m, sizeof *r->expected);
@@ -62,7 +62,8 @@ static slg_status finish(const risk_run *r)
     int64_t best = -1;
     for (int64_t i = 0; i < r->m; i++) {
         if (r->expected_rows.data) rows_put(&r->expected_rows, 0, i, r->expected[i]);
-        if (!isnan(r->expected[i]) && (best < 0 || r->expected[i] > r->expected[best])) best = i;
+        if (!isnan(r->expected[i]) && (best < 0 || r->expected[i] > r->expected[best]))
+            best = i;
     }
     if (r->best_rows.data) rows_put(&r->best_rows, 0, 0, (double)best);
     return SLG_OK;
@@ -97,7 +98,8 @@ slg_status slg_minimum_bayes_risk(slg_ctx *ctx, const slg_tensor *prob, const sl
 enum { GAIN_BLOCK = 8192 }; /* doubles asked for at a time */
 
 static slg_status from_function(slg_ctx *ctx, const slg_tensor *prob, int64_t candidates,
-                                slg_gain_fn gain, void *user, slg_tensor *expected, slg_tensor *best)
+                                slg_gain_fn gain, void *user, slg_tensor *expected,
+                                slg_tensor *best)
 {
     risk_run r = { .ctx = ctx, .m = candidates };
     if (!gain) return slg_fail(ctx, SLG_ERR_NULL, "gain is NULL");
@@ -111,7 +113,8 @@ static slg_status from_function(slg_ctx *ctx, const slg_tensor *prob, int64_t ca
     for (int64_t first = 0; first < r.m; first += block) {
         int64_t count = r.m - first < block ? r.m - first : block;
         if (gain(user, first, count, r.n, g) != 0)
-            return slg_fail(ctx, SLG_ERR_STOPPED, "gain stopped at candidate %lld", (long long)first);
+            return slg_fail(ctx, SLG_ERR_STOPPED, "gain stopped at candidate %lld",
+                            (long long)first);
         for (int64_t i = 0; i < count; i++) {
             double sum = 0;
             for (int64_t j = 0; j < r.n; j++)

@@ -26,7 +26,7 @@ typedef struct sample_run {
     exp_arg arg;
     uint64_t seed, offset;
     int64_t count, cols, ranges, top;
-    float *worker;     /* cols + top floats each, where top > 0 */
+    float *worker; /* cols + top floats each, where top > 0 */
 } sample_run;
 
 /* ---- The largest `top` ------------------------------------------------------------------ */
@@ -45,7 +45,8 @@ static void sink(float *heap, int64_t n)
     }
 }
 
-/* Masks in x all but the largest `top`, of equals the first. A NaN stays, and makes the row NaN. */
+/* Masks in x all but the largest `top`, of equals the first. A NaN stays, and makes the row
+   NaN. */
 static void keep_top(float *x, int64_t n, float *heap, int64_t top)
 {
     int64_t equals = 0;
@@ -63,7 +64,8 @@ static void keep_top(float *x, int64_t n, float *heap, int64_t top)
     }
 }
 
-static const float *fetch_row(const void *source, int64_t row, int64_t col, int64_t n, float *scratch)
+static const float *fetch_row(const void *source, int64_t row, int64_t col, int64_t n,
+                              float *scratch)
 {
     (void)row, (void)n, (void)scratch;
     return (const float *)source + col;
@@ -126,13 +128,14 @@ static void some_rows(void *arg, int64_t task, int32_t worker)
     const sample_run *s = arg;
     float *own = s->top > 0 ? s->worker + worker * (s->cols + s->top) : NULL;
     int64_t to = pool_range_start(s->count, s->ranges, task + 1);
-    for (int64_t r = pool_range_start(s->count, s->ranges, task); r < to; r++) sample_row(s, r, own);
+    for (int64_t r = pool_range_start(s->count, s->ranges, task); r < to; r++)
+        sample_row(s, r, own);
 }
 
 /* ---- The call --------------------------------------------------------------------------- */
 
-static slg_status check_tensors(sample_run *s, const slg_tensor *utility, const slg_tensor *noise,
-                                const slg_tensor *index)
+static slg_status check_tensors(sample_run *s, const slg_tensor *utility,
+                                const slg_tensor *noise, const slg_tensor *index)
 {
     slg_ctx *ctx = s->ctx;
     SLG_TRY(tensor_in(ctx, "utility", utility, DT_ROW, 2, 2));
@@ -159,7 +162,8 @@ static slg_status sample(slg_ctx *ctx, const slg_tensor *utility, const slg_tens
     SLG_TRY(options_read(ctx, "opts", opts, &s.opts, sizeof s.opts));
     const double t = s.opts.temperature;
     if (!(t == 0 || (t >= 1e-30 && t <= 1e30)))
-        return slg_fail(ctx, SLG_ERR_RANGE, "temperature is %g, must be 0 or from 1e-30 to 1e30", t);
+        return slg_fail(ctx, SLG_ERR_RANGE,
+                        "temperature is %g, must be 0 or from 1e-30 to 1e30", t);
     if (s.opts.top < 0)
         return slg_fail(ctx, SLG_ERR_RANGE, "top is %d, must be at least 0", s.opts.top);
     SLG_TRY(check_tensors(&s, utility, noise, index));
@@ -169,7 +173,8 @@ static slg_status sample(slg_ctx *ctx, const slg_tensor *utility, const slg_tens
     s.arg = exp_arg_of(t > 0 ? t : 1, 0);
     s.top = s.opts.top < s.cols ? s.opts.top : 0;
     if (s.top > 0) {
-        s.worker = arena_alloc(ctx, (size_t)(s.cols + s.top) * (size_t)ctx->num_threads, sizeof(float));
+        s.worker = arena_alloc(ctx, (size_t)(s.cols + s.top) * (size_t)ctx->num_threads,
+                               sizeof(float));
         if (!s.worker) return SLG_ERR_MEMORY;
     }
     s.ranges = pool_ranges(ctx, s.count, (1 << 14) / (s.cols + 1) + 1);
@@ -179,7 +184,8 @@ static slg_status sample(slg_ctx *ctx, const slg_tensor *utility, const slg_tens
 }
 
 slg_status slg_utility_sample(slg_ctx *ctx, const slg_tensor *utility, const slg_tensor *noise,
-                              const slg_utility_sample_opts *opts, slg_rng *rng, slg_tensor *index)
+                              const slg_utility_sample_opts *opts, slg_rng *rng,
+                              slg_tensor *index)
 {
     if (!ctx) return SLG_ERR_NULL;
     op_begin(ctx, "slg_utility_sample");

@@ -1,6 +1,6 @@
 /*
- * utility_transform.c - see softlogit/utility.h. Groups may lie in any order, so a group is a place
- * in an array and the candidates are walked three times: maximum, sums, results.
+ * utility_transform.c - see softlogit/utility.h. Groups may lie in any order, so a group
+ * is a place in an array and the candidates are walked three times: maximum, sums, results.
  */
 #include <float.h>
 #include <math.h>
@@ -20,8 +20,8 @@ void slg_utility_transform_opts_init(slg_utility_transform_opts *opts, size_t si
     options_init(opts, size, &defaults, sizeof defaults);
 }
 
-/* A group: its largest s (NaN: it holds one), the sum of weights w = exp((s - max) / tau), and of
-   w (s - max) / tau. */
+/* A group: its largest s (NaN: it holds one), the sum of weights w = exp((s - max) / tau), and
+   of w (s - max) / tau. */
 typedef struct group_sums {
     double max, sum, dot;
     int64_t best;
@@ -134,11 +134,13 @@ static slg_status check_group(candidates *c)
     int64_t last = 0;
     for (int64_t i = 0; i < n; i++) {
         const int64_t g = rows_get_int(&c->group, 0, i);
-        const bool edge = c->offsets && ((i == 0 && g != 0) || (i == n - 1 && g != c->count) || g < last);
+        const bool edge =
+            c->offsets && ((i == 0 && g != 0) || (i == n - 1 && g != c->count) || g < last);
         if (g < 0 || g > top || edge)
             return slg_fail(c->ctx, SLG_ERR_RANGE, "group[%lld] is %lld: must be %s %lld",
                             (long long)i, (long long)g,
-                            c->offsets ? "from 0, without descent, to" : "from 0 to", (long long)top);
+                            c->offsets ? "from 0, without descent, to" : "from 0 to",
+                            (long long)top);
         last = g;
     }
     return SLG_OK;
@@ -154,7 +156,8 @@ static slg_status open_candidates(candidates *c, int64_t count, const slg_tensor
     SLG_TRY(check_options(ctx, &c->opts));
     c->count = count, c->groups = groups, c->offsets = c->opts.offsets;
     if (groups < 0 || (!group && groups != 1) || groups > INT64_MAX / 64)
-        return slg_fail(ctx, SLG_ERR_RANGE, "groups is %lld, must be at least 0, and 1 without group",
+        return slg_fail(ctx, SLG_ERR_RANGE,
+                        "groups is %lld, must be at least 0, and 1 without group",
                         (long long)groups);
     if (group) {
         const int64_t size = c->offsets ? groups + 1 : count;
@@ -176,10 +179,11 @@ static slg_status open_candidates(candidates *c, int64_t count, const slg_tensor
     return c->sums ? SLG_OK : SLG_ERR_MEMORY;
 }
 
-/* An output of one axis, which may be `over` itself, and shares no memory with the other tensors. */
-static slg_status open_output(slg_ctx *ctx, const char *name, const slg_tensor *t, unsigned dtypes,
-                              int64_t size, const slg_tensor *over, const slg_tensor *const others[],
-                              size_t count, rows *out)
+/* An output of one axis, which may be `over` itself, and shares no memory with the other
+   tensors. */
+static slg_status open_output(slg_ctx *ctx, const char *name, const slg_tensor *t,
+                              unsigned dtypes, int64_t size, const slg_tensor *over,
+                              const slg_tensor *const others[], size_t count, rows *out)
 {
     *out = (rows){ .data = NULL };
     if (!t) return SLG_OK;
@@ -228,21 +232,23 @@ static slg_status transform(slg_ctx *ctx, const slg_tensor *utility, const slg_t
     return SLG_OK;
 }
 
-slg_status slg_utility_transform(slg_ctx *ctx, const slg_tensor *utility, const slg_tensor *length,
-                                 const slg_tensor *group, int64_t groups,
-                                 const slg_utility_transform_opts *opts, slg_tensor *log_prob,
-                                 slg_tensor *prob, slg_tensor *best, slg_tensor *entropy)
+slg_status slg_utility_transform(slg_ctx *ctx, const slg_tensor *utility,
+                                 const slg_tensor *length, const slg_tensor *group,
+                                 int64_t groups, const slg_utility_transform_opts *opts,
+                                 slg_tensor *log_prob, slg_tensor *prob, slg_tensor *best,
+                                 slg_tensor *entropy)
 {
     if (!ctx) return SLG_ERR_NULL;
     op_begin(ctx, "slg_utility_transform");
-    return op_end(ctx, transform(ctx, utility, length, group, groups, opts, log_prob, prob, best,
-                                 entropy));
+    return op_end(ctx, transform(ctx, utility, length, group, groups, opts, log_prob, prob,
+                                 best, entropy));
 }
 
 /* ---- Backward --------------------------------------------------------------------------- */
 
-static slg_status backward(slg_ctx *ctx, const slg_tensor *log_prob, const slg_tensor *dlog_prob,
-                           const slg_tensor *length, const slg_tensor *group, int64_t groups,
+static slg_status backward(slg_ctx *ctx, const slg_tensor *log_prob,
+                           const slg_tensor *dlog_prob, const slg_tensor *length,
+                           const slg_tensor *group, int64_t groups,
                            const slg_utility_transform_opts *opts, slg_tensor *dutility)
 {
     candidates c = { .ctx = ctx };
@@ -253,10 +259,12 @@ static slg_status backward(slg_ctx *ctx, const slg_tensor *log_prob, const slg_t
     const int64_t n = log_prob->shape[0];
     SLG_TRY(open_candidates(&c, n, length, group, groups, opts));
     if (c.opts.temperature < DBL_MIN)
-        return slg_fail(ctx, SLG_ERR_RANGE, "temperature is %g, has no gradient", c.opts.temperature);
+        return slg_fail(ctx, SLG_ERR_RANGE, "temperature is %g, has no gradient",
+                        c.opts.temperature);
     if (!dutility) return slg_fail(ctx, SLG_ERR_NULL, "dutility is NULL");
     const slg_tensor *all[] = { length, group, log_prob };
-    SLG_TRY(open_output(ctx, "dutility", dutility, DT_F32 | DT_F64, n, dlog_prob, all, 3, &out));
+    SLG_TRY(
+        open_output(ctx, "dutility", dutility, DT_F32 | DT_F64, n, dlog_prob, all, 3, &out));
 
     const rows lp = rows_of(log_prob), d = rows_of(dlog_prob);
     cursor at = { 0 };
@@ -271,7 +279,8 @@ static slg_status backward(slg_ctx *ctx, const slg_tensor *log_prob, const slg_t
         const double l = rows_get(&lp, 0, i);
         double value = 0;
         if (l != -INFINITY)
-            value = (rows_get(&d, 0, i) - exp(l) * g->sum) / (length_factor(&c, i) * c.opts.temperature);
+            value = (rows_get(&d, 0, i) - exp(l) * g->sum) /
+                    (length_factor(&c, i) * c.opts.temperature);
         rows_put(&out, 0, i, value);
     }
     return SLG_OK;
@@ -285,5 +294,6 @@ slg_status slg_utility_transform_backward(slg_ctx *ctx, const slg_tensor *log_pr
 {
     if (!ctx) return SLG_ERR_NULL;
     op_begin(ctx, "slg_utility_transform_backward");
-    return op_end(ctx, backward(ctx, log_prob, dlog_prob, length, group, groups, opts, dutility));
+    return op_end(ctx,
+                  backward(ctx, log_prob, dlog_prob, length, group, groups, opts, dutility));
 }

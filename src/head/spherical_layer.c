@@ -1,6 +1,7 @@
 /*
- * spherical_layer.c - the factorised output layer: life, calls, what it tells, state as bytes. See
- * spherical_layer.h for the idea, spherical_step.c for the step, spherical_state.c for control.
+ * spherical_layer.c - the factorised output layer: life, calls, what it tells, state as bytes.
+ * See spherical_layer.h for the idea, spherical_step.c for the step, spherical_state.c for
+ * control.
  */
 #include "spherical_layer.h"
 
@@ -22,7 +23,8 @@ static const slg_spherical_layer_opts defaults = {
 static const slg_spherical_batch batch_defaults = { .size = sizeof(slg_spherical_batch),
                                                     .ignore_index = -100 };
 static const slg_spherical_layer_out out_defaults = { .size = sizeof(slg_spherical_layer_out) };
-static const slg_spherical_layer_info_t info_defaults = { .size = sizeof(slg_spherical_layer_info_t) };
+static const slg_spherical_layer_info_t info_defaults = { .size = sizeof(
+                                                              slg_spherical_layer_info_t) };
 
 void slg_spherical_layer_opts_init(slg_spherical_layer_opts *opts, size_t size)
 {
@@ -49,12 +51,13 @@ void slg_spherical_layer_info_init(slg_spherical_layer_info_t *info, size_t size
 static slg_status check_opts(slg_ctx *ctx, const slg_spherical_layer_opts *o)
 {
     if (o->period < 0 || o->refresh < 0)
-        return slg_fail(ctx, SLG_ERR_RANGE, "period is %d, refresh %d, must be at least 0", o->period,
-                        o->refresh);
+        return slg_fail(ctx, SLG_ERR_RANGE, "period is %d, refresh %d, must be at least 0",
+                        o->period, o->refresh);
     if (!(o->low > 0 && o->low < 1))
         return slg_fail(ctx, SLG_ERR_RANGE, "low is %g, must be between 0 and 1", o->low);
     if (!(o->high > 1 && o->high <= 1e6))
-        return slg_fail(ctx, SLG_ERR_RANGE, "high is %g, must be above 1 and at most 1e6", o->high);
+        return slg_fail(ctx, SLG_ERR_RANGE, "high is %g, must be above 1 and at most 1e6",
+                        o->high);
     const spherical_form form = { o->kind, o->a, o->b, o->eps };
     return spherical_form_check(ctx, &form);
 }
@@ -87,8 +90,10 @@ static slg_status read_weight(slg_spherical_layer *l, const slg_tensor *weight)
         if (x != v) memcpy(v, x, d * sizeof *v);
         for (size_t i = 0; i < d; i++) bad |= !(fabsf(v[i]) <= 1e30f);
         if (bad)
-            return slg_fail(l->ctx, SLG_ERR_RANGE, "weight has a row, %lld, with an entry that is not "
-                            "finite or beyond 1e30", (long long)r);
+            return slg_fail(l->ctx, SLG_ERR_RANGE,
+                            "weight has a row, %lld, with an entry that is not "
+                            "finite or beyond 1e30",
+                            (long long)r);
     }
     return SLG_OK;
 }
@@ -108,7 +113,8 @@ static slg_status create(slg_ctx *ctx, int64_t classes, int64_t dim, const slg_t
     SLG_TRY(options_read(ctx, "opts", opts, &o, sizeof o));
     SLG_TRY(check_opts(ctx, &o));
     if (classes < 1 || classes > INT32_MAX || dim < 1 || dim > 32767)
-        return slg_fail(ctx, SLG_ERR_RANGE, "classes is %lld, dim %lld; must be from 1 to 2^31 - 1, 32767",
+        return slg_fail(ctx, SLG_ERR_RANGE,
+                        "classes is %lld, dim %lld; must be from 1 to 2^31 - 1, 32767",
                         (long long)classes, (long long)dim);
     if (weight) {
         const int64_t shape[2] = { classes, dim };
@@ -128,7 +134,8 @@ static slg_status create(slg_ctx *ctx, int64_t classes, int64_t dim, const slg_t
 }
 
 slg_status slg_spherical_layer_create(slg_ctx *ctx, int64_t classes, int64_t dim,
-                                      const slg_tensor *weight, const slg_spherical_layer_opts *opts,
+                                      const slg_tensor *weight,
+                                      const slg_spherical_layer_opts *opts,
                                       slg_spherical_layer **layer)
 {
     if (!ctx || !layer) return SLG_ERR_NULL;
@@ -152,33 +159,38 @@ void slg_spherical_layer_free(slg_spherical_layer *l)
 enum { OUTS = 5 };
 
 /* The tensors of out, checked against the batch. */
-static slg_status check_out(slg_ctx *ctx, const slg_spherical_batch *b, const slg_spherical_layer_out *o)
+static slg_status check_out(slg_ctx *ctx, const slg_spherical_batch *b,
+                            const slg_spherical_layer_out *o)
 {
     static const char *const names[OUTS] = { "out.loss", "out.sum", "out.sum_squares",
                                              "out.target_output", "out.dhidden" };
-    const slg_tensor *const outs[OUTS] = { o->loss, o->sum, o->sum_squares, o->target_output, o->dhidden };
+    const slg_tensor *const outs[OUTS] = { o->loss, o->sum, o->sum_squares, o->target_output,
+                                           o->dhidden };
     const slg_tensor *const ins[] = { b->hidden, b->target, b->target_value, b->row_weight };
     if (b->reserved != 0 || o->reserved != 0)
-        return slg_fail(ctx, SLG_ERR_OPTIONS, "batch.reserved is %d, out.reserved %d, must be 0",
-                        b->reserved, o->reserved);
+        return slg_fail(ctx, SLG_ERR_OPTIONS,
+                        "batch.reserved is %d, out.reserved %d, must be 0", b->reserved,
+                        o->reserved);
     if (!b->hidden || !b->target)
         return slg_fail(ctx, SLG_ERR_NULL, "batch.hidden or batch.target is NULL");
     for (int i = 0; i < OUTS; i++) {
         if (!outs[i]) continue;
         const bool wide = i == 4;
-        SLG_TRY(tensor_out(ctx, names[i], outs[i], wide ? DT_ROW | DT_F64 : DT_F32 | DT_F64, 1, 2));
+        SLG_TRY(
+            tensor_out(ctx, names[i], outs[i], wide ? DT_ROW | DT_F64 : DT_F32 | DT_F64, 1, 2));
         if (i < 3)
             SLG_TRY(tensor_shape_is(ctx, names[i], outs[i], 1, b->hidden->shape));
         else
-            SLG_TRY(tensor_same_shape(ctx, names[i], outs[i], wide ? "batch.hidden" : "batch.target",
+            SLG_TRY(tensor_same_shape(ctx, names[i], outs[i],
+                                      wide ? "batch.hidden" : "batch.target",
                                       wide ? b->hidden : b->target));
         for (int j = 0; j < i; j++)
-            if (outs[j] && (tensor_clash(outs[i], outs[j]) || outs[i]->data == outs[j]->data)
-                && tensor_size(outs[i]) > 0)
+            if (outs[j] && (tensor_clash(outs[i], outs[j]) || outs[i]->data == outs[j]->data) &&
+                tensor_size(outs[i]) > 0)
                 return slg_fail(ctx, SLG_ERR_STRIDE, "%s overlaps %s", names[i], names[j]);
         for (size_t j = 0; j < 4; j++)
-            if (ins[j] && tensor_size(outs[i]) > 0
-                && (tensor_clash(outs[i], ins[j]) || outs[i]->data == ins[j]->data))
+            if (ins[j] && tensor_size(outs[i]) > 0 &&
+                (tensor_clash(outs[i], ins[j]) || outs[i]->data == ins[j]->data))
                 return slg_fail(ctx, SLG_ERR_STRIDE, "%s overlaps an input", names[i]);
     }
     return SLG_OK;
@@ -201,15 +213,17 @@ static void put_out(slg_spherical_layer *l, const slg_spherical_layer_out *o, fl
         const bool flat = o->target_output->ndim == 1;
         rows m = flat ? rows_per_row(o->target_output) : rows_of(o->target_output);
         for (int64_t r = 0; r < b->rows; r++)
-            for (int64_t j = 0; j < b->slots; j++) rows_put(&m, r, j, b->output[r * b->slots + j]);
+            for (int64_t j = 0; j < b->slots; j++)
+                rows_put(&m, r, j, b->output[r * b->slots + j]);
     }
     if (!o->dhidden) return;
     rows m = rows_of(o->dhidden);
-    for (int64_t r = 0; r < b->rows; r++) layer_write(l->ctx, &m, r, l->dim, b->dh + r * l->dim, scratch);
+    for (int64_t r = 0; r < b->rows; r++)
+        layer_write(l->ctx, &m, r, l->dim, b->dh + r * l->dim, scratch);
 }
 
-static slg_status run(slg_spherical_layer *l, const slg_spherical_batch *batch, bool update, double lr,
-                      slg_spherical_layer_out *out)
+static slg_status run(slg_spherical_layer *l, const slg_spherical_batch *batch, bool update,
+                      double lr, slg_spherical_layer_out *out)
 {
     slg_ctx *ctx = l->ctx;
     slg_spherical_batch b = batch_defaults;
@@ -247,8 +261,8 @@ slg_status slg_spherical_layer_update(slg_spherical_layer *l, double lr)
     return op_end(l->ctx, layer_update(l, lr));
 }
 
-slg_status slg_spherical_layer_step(slg_spherical_layer *l, const slg_spherical_batch *batch, double lr,
-                                    slg_spherical_layer_out *out)
+slg_status slg_spherical_layer_step(slg_spherical_layer *l, const slg_spherical_batch *batch,
+                                    double lr, slg_spherical_layer_out *out)
 {
     if (!l) return SLG_ERR_NULL;
     op_begin(l->ctx, "slg_spherical_layer_step");
@@ -266,8 +280,8 @@ static slg_status get_rows(slg_spherical_layer *l, const slg_tensor *index, slg_
     const int64_t n = index ? index->shape[0] : l->classes, shape[2] = { n, l->dim };
     SLG_TRY(tensor_out(ctx, "weight", weight, DT_ROW | DT_F64, 2, 2));
     SLG_TRY(tensor_shape_is(ctx, "weight", weight, 2, shape));
-    if (index && tensor_size(weight) > 0
-        && (tensor_clash(weight, index) || weight->data == index->data))
+    if (index && tensor_size(weight) > 0 &&
+        (tensor_clash(weight, index) || weight->data == index->data))
         return slg_fail(ctx, SLG_ERR_STRIDE, "weight overlaps index");
     int64_t *at = index ? arena_alloc(ctx, (size_t)n, sizeof *at) : NULL;
     double *v = arena_alloc(ctx, V_BLOCK * (size_t)l->dim, sizeof *v);
@@ -279,8 +293,9 @@ static slg_status get_rows(slg_spherical_layer *l, const slg_tensor *index, slg_
         for (int64_t r = 0; r < n; r++) {
             at[r] = rows_get_int(&from, r, 0);
             if (at[r] < 0 || at[r] >= l->classes)
-                return slg_fail(ctx, SLG_ERR_RANGE, "index[%lld] is %lld, must be from 0 to %lld",
-                                (long long)r, (long long)at[r], (long long)l->classes - 1);
+                return slg_fail(ctx, SLG_ERR_RANGE,
+                                "index[%lld] is %lld, must be from 0 to %lld", (long long)r,
+                                (long long)at[r], (long long)l->classes - 1);
         }
     }
     rows to = rows_of(weight);
@@ -293,7 +308,8 @@ static slg_status get_rows(slg_spherical_layer *l, const slg_tensor *index, slg_
     return SLG_OK;
 }
 
-slg_status slg_spherical_layer_rows(slg_spherical_layer *l, const slg_tensor *index, slg_tensor *weight)
+slg_status slg_spherical_layer_rows(slg_spherical_layer *l, const slg_tensor *index,
+                                    slg_tensor *weight)
 {
     if (!l) return SLG_ERR_NULL;
     op_begin(l->ctx, "slg_spherical_layer_rows");
@@ -369,7 +385,8 @@ static uint64_t checksum_of(uint64_t sum, const void *bytes, size_t words)
 enum { ARRAYS = 6 };
 
 /* The arrays of the state and their bytes; the sum of those with the header. */
-static int64_t arrays_of(const slg_spherical_layer *l, void *array[ARRAYS], size_t bytes[ARRAYS])
+static int64_t arrays_of(const slg_spherical_layer *l, void *array[ARRAYS],
+                         size_t bytes[ARRAYS])
 {
     const size_t d = (size_t)l->dim;
     void *const all[ARRAYS] = { l->u, l->p, l->q, l->omega, l->wbar, l->v };
@@ -395,9 +412,16 @@ slg_status slg_spherical_layer_export(slg_spherical_layer *l, void *buffer, int6
         return op_end(l->ctx, slg_fail(l->ctx, SLG_ERR_RANGE,
                                        "capacity is %lld bytes, the state needs %lld",
                                        (long long)capacity, (long long)*bytes));
-    state_header h = { .classes = l->classes, .dim = l->dim, .steps = l->steps, .looked = l->looked,
-                       .refreshed = l->refreshed, .moved = l->moved, .refactorised = l->refactorised,
-                       .target = l->target, .low = l->low, .high = l->high };
+    state_header h = { .classes = l->classes,
+                       .dim = l->dim,
+                       .steps = l->steps,
+                       .looked = l->looked,
+                       .refreshed = l->refreshed,
+                       .moved = l->moved,
+                       .refactorised = l->refactorised,
+                       .target = l->target,
+                       .low = l->low,
+                       .high = l->high };
     memcpy(h.magic, magic, sizeof magic);
     h.checksum = checksum_of(0xCBF29CE484222325u, &h, offsetof(state_header, checksum) / 4);
     char *to = (char *)buffer + sizeof h;
@@ -418,17 +442,19 @@ static slg_status import(slg_spherical_layer *l, const char *buffer, int64_t byt
     const int64_t want = arrays_of(l, array, size);
     if (!buffer) return slg_fail(l->ctx, SLG_ERR_NULL, "buffer is NULL");
     if (bytes < (int64_t)sizeof h)
-        return slg_fail(l->ctx, SLG_ERR_STATE, "%lld bytes are too few for a state", (long long)bytes);
+        return slg_fail(l->ctx, SLG_ERR_STATE, "%lld bytes are too few for a state",
+                        (long long)bytes);
     memcpy(&h, buffer, sizeof h);
     if (memcmp(h.magic, magic, sizeof magic) != 0)
-        return slg_fail(l->ctx, SLG_ERR_STATE, "buffer does not hold a spherical layer's state");
+        return slg_fail(l->ctx, SLG_ERR_STATE,
+                        "buffer does not hold a spherical layer's state");
     if (h.classes != l->classes || h.dim != l->dim)
-        return slg_fail(l->ctx, SLG_ERR_STATE, "state has %lld classes, dim %lld; the layer %lld, %lld",
-                        (long long)h.classes, (long long)h.dim, (long long)l->classes,
-                        (long long)l->dim);
+        return slg_fail(
+            l->ctx, SLG_ERR_STATE, "state has %lld classes, dim %lld; the layer %lld, %lld",
+            (long long)h.classes, (long long)h.dim, (long long)l->classes, (long long)l->dim);
     if (bytes != want)
-        return slg_fail(l->ctx, SLG_ERR_STATE, "state has %lld bytes, must have %lld", (long long)bytes,
-                        (long long)want);
+        return slg_fail(l->ctx, SLG_ERR_STATE, "state has %lld bytes, must have %lld",
+                        (long long)bytes, (long long)want);
     uint64_t sum = checksum_of(0xCBF29CE484222325u, &h, offsetof(state_header, checksum) / 4);
     const char *from = buffer + sizeof h;
     if (checksum_of(sum, from, (size_t)(want - (int64_t)sizeof h) / 4) != h.checksum)

@@ -1,9 +1,9 @@
 /*
  * spherical_layer.h - inside of the factorised output layer, see softlogit/spherical.h.
  *
- * W = V U + 1 omega'; P = U^-1, Q = W'W, wbar = W'1. A batch H (m x d) with loss F(s, q, o) per row has
- * the gradient G = alpha 1' + 2 diag(beta) H W' + Gamma in its outputs, Gamma with an entry a target.
- * Nothing with a row for each class but V is ever formed.
+ * W = V U + 1 omega'; P = U^-1, Q = W'W, wbar = W'1. A batch H (m x d) with loss F(s, q, o) per
+ * row has the gradient G = alpha 1' + 2 diag(beta) H W' + Gamma in its outputs, Gamma with an
+ * entry a target. Nothing with a row for each class but V is ever formed.
  */
 #ifndef SLG_HEAD_SPHERICAL_LAYER_H
 #define SLG_HEAD_SPHERICAL_LAYER_H
@@ -20,16 +20,16 @@ enum { V_BLOCK = 512 };
 
 /* A batch, from forward to update. Matrices are row-major, [rows, dim] unless said. */
 typedef struct layer_batch {
-    int64_t rows, slots;     /* m, K */
-    double *h, *hq, *hu;     /* H, H Q, H U' */
-    double *e;               /* Gamma W */
+    int64_t rows, slots; /* m, K */
+    double *h, *hq, *hu; /* H, H Q, H U' */
+    double *e;           /* Gamma W */
     double *dh;
-    double *s, *q, *loss, *rho;         /* [rows] */
-    double *alpha, *beta, *gamma_sum;   /* [rows], with rho */
-    double *gamma, *output, *value;     /* [rows, slots] */
-    int64_t *target;                    /* [rows, slots]; -1: not there */
-    double sum;              /* sum of rho loss */
-    int64_t count;           /* rows with a target */
+    double *s, *q, *loss, *rho;       /* [rows] */
+    double *alpha, *beta, *gamma_sum; /* [rows], with rho */
+    double *gamma, *output, *value;   /* [rows, slots] */
+    int64_t *target;                  /* [rows, slots]; -1: not there */
+    double sum;                       /* sum of rho loss */
+    int64_t count;                    /* rows with a target */
     void *memory;
     size_t bytes;
 } layer_batch;
@@ -50,15 +50,20 @@ struct slg_spherical_layer {
 };
 
 /* Row r of V. */
-static inline float *layer_v(const slg_spherical_layer *l, int64_t r) { return l->v + r * l->dim; }
+static inline float *layer_v(const slg_spherical_layer *l, int64_t r)
+{
+    return l->v + r * l->dim;
+}
 
-/* spherical_step.c: what forward and update are made of. layer_evaluate leaves the layer's numbers. */
+/* spherical_step.c: what forward and update are made of. layer_evaluate leaves the layer's
+   numbers. */
 slg_status layer_evaluate(slg_spherical_layer *l, const slg_spherical_batch *given);
 slg_status layer_update(slg_spherical_layer *l, double lr);
 
 /* spherical_state.c */
-void layer_start(slg_spherical_layer *l);         /* U = P = I, omega = 0, all bounds 1 */
-slg_status layer_gram(slg_spherical_layer *l);    /* Q and wbar from V, where U = I, omega = 0 */
+void layer_start(slg_spherical_layer *l);          /* U = P = I, omega = 0, all bounds 1 */
+slg_status layer_gram(slg_spherical_layer *l);     /* Q and wbar from V, where U = I,
+                                                      omega = 0 */
 slg_status layer_maintain(slg_spherical_layer *l); /* the look that is due, if one is */
 double layer_drift(const slg_spherical_layer *l, double *scratch); /* 2 dim doubles */
 slg_status layer_singular(slg_spherical_layer *l, double *values, double *left);
@@ -67,7 +72,8 @@ slg_status layer_w_rows(slg_spherical_layer *l, const int64_t *index, int64_t fi
                         double *v, double *out);
 
 /* n elements of row r, from column 0, as double and back. */
-void layer_read(const slg_ctx *ctx, const rows *m, int64_t r, int64_t n, double *out, float *scratch);
+void layer_read(const slg_ctx *ctx, const rows *m, int64_t r, int64_t n, double *out,
+                float *scratch);
 void layer_write(const slg_ctx *ctx, const rows *m, int64_t r, int64_t n, const double *x,
                  float *scratch);
 

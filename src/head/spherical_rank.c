@@ -1,7 +1,8 @@
 /*
- * spherical_rank.c - the places of targets and the first classes, from the factors: o = V (U h) + omega.h,
- * a block of classes at a time. All blocks have one shape, the last one padded, and so has the block of
- * the targets' own rows: equal rows of V give equal outputs, and ties are seen.
+ * spherical_rank.c - the places of targets and the first classes, from the factors: o = V (U
+ * h) + omega.h, a block of classes at a time. All blocks have one shape, the last one padded,
+ * and so has the block of the targets' own rows: equal rows of V give equal outputs, and ties
+ * are seen.
  */
 #include <math.h>
 #include <string.h>
@@ -12,16 +13,16 @@ enum { BLOCK = 512 /* classes, and rows of hidden, at once */ };
 
 typedef struct rank_run {
     slg_spherical_layer *l;
-    int64_t rows, k;     /* of this chunk; first classes wanted */
-    bool magnitude;      /* order by |o| */
-    float *hu;           /* [BLOCK, dim]: H U', padded */
-    double *common;      /* [BLOCK]: omega.h */
-    float *o;            /* [BLOCK, BLOCK] */
-    float *pad;          /* [BLOCK, dim] */
-    int64_t *target;     /* [BLOCK]; -1: none */
-    float *own;          /* [BLOCK]: key of the target */
+    int64_t rows, k; /* of this chunk; first classes wanted */
+    bool magnitude;  /* order by |o| */
+    float *hu;       /* [BLOCK, dim]: H U', padded */
+    double *common;  /* [BLOCK]: omega.h */
+    float *o;        /* [BLOCK, BLOCK] */
+    float *pad;      /* [BLOCK, dim] */
+    int64_t *target; /* [BLOCK]; -1: none */
+    float *own;      /* [BLOCK]: key of the target */
     int64_t *above, *equal;
-    float *top;          /* [BLOCK, k]: outputs, best first */
+    float *top; /* [BLOCK, k]: outputs, best first */
     int64_t *top_at, *found;
     int64_t first, count; /* of the classes in o */
 } rank_run;
@@ -32,7 +33,8 @@ static float key_of(const rank_run *t, float o) { return t->magnitude ? fabsf(o)
 static slg_status form(rank_run *t, const float *v)
 {
     const int64_t d = t->l->dim;
-    SLG_TRY(blas_sgemm(t->l->ctx, false, true, BLOCK, BLOCK, d, 1, t->hu, d, v, d, 0, t->o, BLOCK));
+    SLG_TRY(
+        blas_sgemm(t->l->ctx, false, true, BLOCK, BLOCK, d, 1, t->hu, d, v, d, 0, t->o, BLOCK));
     for (int64_t r = 0; r < t->rows; r++)
         for (int64_t c = 0; c < BLOCK; c++)
             t->o[r * BLOCK + c] = (float)((double)t->o[r * BLOCK + c] + t->common[r]);
@@ -48,7 +50,8 @@ static const float *padded(rank_run *t, int64_t first, int64_t count)
     return t->pad;
 }
 
-/* Puts a class into a row's list; classes come in ascending order, so an equal one goes after. */
+/* Puts a class into a row's list; classes come in ascending order, so an equal one goes
+   after. */
 static void insert(rank_run *t, int64_t r, float o, int64_t at)
 {
     float *top = t->top + r * t->k;
@@ -95,7 +98,8 @@ static slg_status rank_chunk(rank_run *t)
         SLG_TRY(form(t, padded(t, t->first, t->count)));
         int bad = 0;
         for (int64_t r = 0; r < t->rows; r++)
-            for (int64_t c = 0; c < t->count; c++) bad |= !(fabsf(t->o[r * BLOCK + c]) <= 3.4e38f);
+            for (int64_t c = 0; c < t->count; c++)
+                bad |= !(fabsf(t->o[r * BLOCK + c]) <= 3.4e38f);
         if (bad) return slg_fail(t->l->ctx, SLG_ERR_RANGE, "an output is not finite");
         pool_run(t->l->ctx, t->rows, count_row, t);
     }
@@ -126,14 +130,16 @@ static slg_status check_args(slg_spherical_layer *l, rank_args *a)
     for (int i = 0; i < 4; i++) {
         const slg_tensor *t = a->out[i];
         if (!t) continue;
-        SLG_TRY(tensor_out(ctx, names[i], t, i == 3 ? DT_F32 | DT_F64 : DT_INT, i < 2 ? 1 : 2, i < 2 ? 1 : 2));
+        SLG_TRY(tensor_out(ctx, names[i], t, i == 3 ? DT_F32 | DT_F64 : DT_INT, i < 2 ? 1 : 2,
+                           i < 2 ? 1 : 2));
         if (i >= 2 && a->k < 0) a->k = t->shape[1];
         const int64_t want[2] = { shape[0], a->k };
         SLG_TRY(tensor_shape_is(ctx, names[i], t, i < 2 ? 1 : 2, want));
         if (i >= 2 && a->k > l->classes)
-            return slg_fail(ctx, SLG_ERR_SHAPE, "%s has %lld columns, there are %lld classes", names[i],
-                            (long long)a->k, (long long)l->classes);
-        const slg_tensor *const others[] = { a->hidden, a->target, a->out[0], a->out[1], a->out[2] };
+            return slg_fail(ctx, SLG_ERR_SHAPE, "%s has %lld columns, there are %lld classes",
+                            names[i], (long long)a->k, (long long)l->classes);
+        const slg_tensor *const others[] = { a->hidden, a->target, a->out[0], a->out[1],
+                                             a->out[2] };
         for (int j = 0; j < 2 + (i < 3 ? i : 3) && tensor_size(t) > 0; j++)
             if (others[j] && (tensor_clash(t, others[j]) || t->data == others[j]->data))
                 return slg_fail(ctx, SLG_ERR_STRIDE, "%s overlaps another tensor", names[i]);
@@ -143,8 +149,9 @@ static slg_status check_args(slg_spherical_layer *l, rank_args *a)
     rows target = rows_per_row(a->target);
     for (int64_t r = 0; r < shape[0]; r++)
         if (rows_get_int(&target, r, 0) >= l->classes)
-            return slg_fail(ctx, SLG_ERR_RANGE, "target[%lld] is %lld, there are %lld classes", (long long)r,
-                            (long long)rows_get_int(&target, r, 0), (long long)l->classes);
+            return slg_fail(ctx, SLG_ERR_RANGE, "target[%lld] is %lld, there are %lld classes",
+                            (long long)r, (long long)rows_get_int(&target, r, 0),
+                            (long long)l->classes);
     return SLG_OK;
 }
 
@@ -159,15 +166,16 @@ static slg_status rank_reserve(slg_ctx *ctx, int64_t d, rank_run *t)
     t->target = arena_alloc(ctx, 4 * b, sizeof *t->target);
     t->top = arena_alloc(ctx, b * k, sizeof *t->top);
     t->top_at = arena_alloc(ctx, b * k, sizeof *t->top_at);
-    if (!t->hu || !t->pad || !t->o || !t->common || !t->own || !t->target || !t->top || !t->top_at)
+    if (!t->hu || !t->pad || !t->o || !t->common || !t->own || !t->target || !t->top ||
+        !t->top_at)
         return SLG_ERR_MEMORY;
     t->above = t->target + b, t->equal = t->above + b, t->found = t->equal + b;
     return SLG_OK;
 }
 
 /* H U' and omega.h of a chunk of rows. */
-static slg_status rank_hidden(rank_run *t, const rows *hidden, int64_t first, double *h, double *hu,
-                              float *scratch)
+static slg_status rank_hidden(rank_run *t, const rows *hidden, int64_t first, double *h,
+                              double *hu, float *scratch)
 {
     const slg_spherical_layer *l = t->l;
     const int64_t d = l->dim;
@@ -208,7 +216,8 @@ static slg_status rank(slg_spherical_layer *l, rank_args *a)
     SLG_TRY(check_args(l, a));
     rank_run t = { .l = l, .k = a->k, .magnitude = l->form.kind == SLG_SPHERICAL_LOG };
     SLG_TRY(rank_reserve(ctx, l->dim, &t));
-    double *h = arena_alloc(ctx, BLOCK * d, sizeof *h), *hu = arena_alloc(ctx, BLOCK * d, sizeof *hu);
+    double *h = arena_alloc(ctx, BLOCK * d, sizeof *h),
+           *hu = arena_alloc(ctx, BLOCK * d, sizeof *hu);
     float *scratch = arena_alloc(ctx, d, sizeof *scratch);
     if (!h || !hu || !scratch) return SLG_ERR_MEMORY;
     rows hidden = rows_of(a->hidden), target = { 0 };
@@ -228,8 +237,9 @@ static slg_status rank(slg_spherical_layer *l, rank_args *a)
 }
 
 slg_status slg_spherical_layer_rank(slg_spherical_layer *l, const slg_tensor *hidden,
-                                    const slg_tensor *target, slg_tensor *ranks, slg_tensor *ties,
-                                    slg_tensor *top_index, slg_tensor *top_output)
+                                    const slg_tensor *target, slg_tensor *ranks,
+                                    slg_tensor *ties, slg_tensor *top_index,
+                                    slg_tensor *top_output)
 {
     if (!l) return SLG_ERR_NULL;
     rank_args a = { hidden, target, { ranks, ties, top_index, top_output }, -1 };

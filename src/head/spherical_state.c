@@ -1,11 +1,12 @@
 /*
- * spherical_state.c - numerical control of the factorised output layer. W = V U + 1 omega' can be
- * written in many ways; U drifts to bad condition and is brought back, W, Q and wbar staying.
+ * spherical_state.c - numerical control of the factorised output layer. W = V U + 1 omega' can
+ * be written in many ways; U drifts to bad condition and is brought back, W, Q and wbar
+ * staying.
  *
- * A step multiplies U by I - E with |E| known from numbers that the step has anyway. The product of
- * 1 + |E| and 1 - |E| bounds U's singular values, so most looks find nothing to do at no cost; then
- * |U - target I| is tried, and last the singular values themselves. P's drift from U^-1 is measured on
- * one vector, and P computed anew where it is no longer rounding.
+ * A step multiplies U by I - E with |E| known from numbers that the step has anyway. The
+ * product of 1 + |E| and 1 - |E| bounds U's singular values, so most looks find nothing to do
+ * at no cost; then |U - target I| is tried, and last the singular values themselves. P's drift
+ * from U^-1 is measured on one vector, and P computed anew where it is no longer rounding.
  */
 #include <math.h>
 #include <string.h>
@@ -53,7 +54,8 @@ slg_status layer_w_rows(slg_spherical_layer *l, const int64_t *index, int64_t fi
     const int64_t d = l->dim;
     for (int64_t r = 0; r < n; r++) {
         const float *from = layer_v(l, index ? index[first + r] : first + r);
-        for (int64_t i = 0; i < d; i++) v[r * d + i] = (double)from[i], out[r * d + i] = l->omega[i];
+        for (int64_t i = 0; i < d; i++)
+            v[r * d + i] = (double)from[i], out[r * d + i] = l->omega[i];
     }
     return blas_dgemm(l->ctx, false, false, n, d, d, 1, v, d, l->u, d, 1, out, d);
 }
@@ -91,8 +93,8 @@ static slg_status refactorise(slg_spherical_layer *l)
     double *v = v_block(l), *w = v_block(l);
     arena_mark_t mark = arena_mark(l->ctx);
     /* What layer_gram will need, so that it cannot fail half-way. */
-    if (!v || !w || !v_block(l)
-        || !arena_alloc(l->ctx, (size_t)(l->dim * (l->dim + 1)), sizeof(double)))
+    if (!v || !w || !v_block(l) ||
+        !arena_alloc(l->ctx, (size_t)(l->dim * (l->dim + 1)), sizeof(double)))
         return SLG_ERR_MEMORY;
     arena_release(l->ctx, mark);
     for (int64_t first = 0; first < l->classes; first += V_BLOCK) {
@@ -152,11 +154,11 @@ slg_status layer_singular(slg_spherical_layer *l, double *values, double *left)
 }
 
 /*
- * Brings `count` singular values to 1 (times the target): U <- (I + L'(1/s - 1)L) U, and V and P get the
- * inverse of that from the right. left: their vectors as rows; p: U^-1 before.
+ * Brings `count` singular values to 1 (times the target): U <- (I + L'(1/s - 1)L) U, and V and
+ * P get the inverse of that from the right. left: their vectors as rows; p: U^-1 before.
  */
-static slg_status move(slg_spherical_layer *l, int64_t count, const double *values, const double *left,
-                       const double *p)
+static slg_status move(slg_spherical_layer *l, int64_t count, const double *values,
+                       const double *left, const double *p)
 {
     slg_ctx *ctx = l->ctx;
     const int64_t d = l->dim;
@@ -240,7 +242,8 @@ static slg_status look(slg_spherical_layer *l)
     if (!scratch) return SLG_ERR_MEMORY;
     if (l->low < l->opts.low || l->high > l->opts.high) {
         const double off = off_identity(l);
-        if (!(off < 1) || 1 - off < l->opts.low || 1 + off > l->opts.high) return stabilise(l, &moved);
+        if (!(off < 1) || 1 - off < l->opts.low || 1 + off > l->opts.high)
+            return stabilise(l, &moved);
         l->low = 1 - off, l->high = 1 + off;
     }
     if (!(layer_drift(l, scratch) <= most_drift)) {
@@ -261,7 +264,7 @@ slg_status layer_maintain(slg_spherical_layer *l)
     return SLG_OK;
 }
 
-/* ---- Public ------------------------------------------------------------------------------- */
+/* ---- Public ------------------------------------------------------------------------------ */
 
 slg_status slg_spherical_layer_stabilise(slg_spherical_layer *l, int64_t *moved)
 {

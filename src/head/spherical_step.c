@@ -1,6 +1,7 @@
 /*
- * spherical_step.c - a batch through the factorised output layer and the exact update, at a cost that
- * does not depend on the number of classes. Seven products of rows dim^2 are left of fourteen:
+ * spherical_step.c - a batch through the factorised output layer and the exact update, at
+ * a cost that does not depend on the number of classes. Seven products of rows dim^2 are left
+ * of fourteen:
  *
  *   (I - H H'B) X = H P gives X = H P_new, so V's rows need no product with P_new, and P_new is
  *   P + (B H)' X;  Gamma Gamma' is as sparse as targets that rows share;  Q's update is
@@ -50,17 +51,17 @@ static bool bounded(int64_t n, const double *x)
     return !bad;
 }
 
-/* ---- A batch's memory --------------------------------------------------------------------- */
+/* ---- A batch's memory -------------------------------------------------------------------- */
 
 /* Grows the batch's memory and lays it out; the old contents are lost. */
 static slg_status batch_reserve(slg_spherical_layer *l, int64_t m, int64_t k)
 {
     layer_batch *b = &l->batch;
     int64_t matrix, slots, numbers;
-    if (__builtin_mul_overflow(m, l->dim, &matrix) || __builtin_mul_overflow(m, k, &slots)
-        || matrix > INT64_MAX / 512 || slots > INT64_MAX / 512)
-        return slg_fail(l->ctx, SLG_ERR_SHAPE, "%lld rows with %lld targets are too many", (long long)m,
-                        (long long)k);
+    if (__builtin_mul_overflow(m, l->dim, &matrix) || __builtin_mul_overflow(m, k, &slots) ||
+        matrix > INT64_MAX / 512 || slots > INT64_MAX / 512)
+        return slg_fail(l->ctx, SLG_ERR_SHAPE, "%lld rows with %lld targets are too many",
+                        (long long)m, (long long)k);
     numbers = 5 * matrix + 7 * m + 4 * slots;
     size_t bytes = (size_t)numbers * sizeof(double);
     if (bytes > b->bytes) {
@@ -71,7 +72,8 @@ static slg_status batch_reserve(slg_spherical_layer *l, int64_t m, int64_t k)
     }
     double *at = b->memory;
     double **const matrices[] = { &b->h, &b->hq, &b->hu, &b->e, &b->dh };
-    double **const vectors[] = { &b->s, &b->q, &b->loss, &b->rho, &b->alpha, &b->beta, &b->gamma_sum };
+    double **const vectors[] = { &b->s,     &b->q,    &b->loss,     &b->rho,
+                                 &b->alpha, &b->beta, &b->gamma_sum };
     double **const slotted[] = { &b->gamma, &b->output, &b->value };
     for (size_t i = 0; i < 5; i++) *matrices[i] = at, at += matrix;
     for (size_t i = 0; i < 7; i++) *vectors[i] = at, at += m;
@@ -81,9 +83,10 @@ static slg_status batch_reserve(slg_spherical_layer *l, int64_t m, int64_t k)
     return SLG_OK;
 }
 
-/* ---- Reading ------------------------------------------------------------------------------ */
+/* ---- Reading ----------------------------------------------------------------------------- */
 
-void layer_read(const slg_ctx *ctx, const rows *m, int64_t r, int64_t n, double *out, float *scratch)
+void layer_read(const slg_ctx *ctx, const rows *m, int64_t r, int64_t n, double *out,
+                float *scratch)
 {
     if (m->dtype == SLG_F64) {
         for (int64_t i = 0; i < n; i++) out[i] = rows_get(m, r, i);
@@ -114,12 +117,14 @@ static slg_status check_batch(slg_spherical_layer *l, const slg_spherical_batch 
     SLG_TRY(tensor_shape_is(ctx, "batch.hidden", b->hidden, 2, shape));
     SLG_TRY(tensor_in(ctx, "batch.target", b->target, DT_INT, 1, 2));
     if (b->target->shape[0] != m || (b->target->ndim == 2 && b->target->shape[1] < 1))
-        return slg_fail(ctx, SLG_ERR_SHAPE, "batch.target has %lld rows of %lld, batch.hidden %lld rows",
-                        (long long)b->target->shape[0],
-                        (long long)(b->target->ndim == 2 ? b->target->shape[1] : 1), (long long)m);
+        return slg_fail(
+            ctx, SLG_ERR_SHAPE, "batch.target has %lld rows of %lld, batch.hidden %lld rows",
+            (long long)b->target->shape[0],
+            (long long)(b->target->ndim == 2 ? b->target->shape[1] : 1), (long long)m);
     if (b->target_value) {
         SLG_TRY(tensor_in(ctx, "batch.target_value", b->target_value, DT_F32 | DT_F64, 1, 2));
-        SLG_TRY(tensor_same_shape(ctx, "batch.target_value", b->target_value, "batch.target", b->target));
+        SLG_TRY(tensor_same_shape(ctx, "batch.target_value", b->target_value, "batch.target",
+                                  b->target));
     }
     if (b->row_weight) {
         SLG_TRY(tensor_in(ctx, "batch.row_weight", b->row_weight, DT_F32 | DT_F64, 1, 1));
@@ -129,8 +134,8 @@ static slg_status check_batch(slg_spherical_layer *l, const slg_spherical_batch 
 }
 
 /* Targets of a row, their values, and how many there are. */
-static slg_status read_targets(slg_spherical_layer *l, const slg_spherical_batch *given, int64_t r,
-                               int64_t *there)
+static slg_status read_targets(slg_spherical_layer *l, const slg_spherical_batch *given,
+                               int64_t r, int64_t *there)
 {
     layer_batch *b = &l->batch;
     const bool flat = given->target->ndim == 1;
@@ -143,13 +148,14 @@ static slg_status read_targets(slg_spherical_layer *l, const slg_spherical_batch
         b->target[at] = c == given->ignore_index ? -1 : c;
         if (c == given->ignore_index) continue;
         if (c < 0 || c >= l->classes)
-            return slg_fail(l->ctx, SLG_ERR_RANGE, "batch.target[%lld] is %lld, must be from 0 to %lld",
-                            (long long)at, (long long)c, (long long)l->classes - 1);
+            return slg_fail(l->ctx, SLG_ERR_RANGE,
+                            "batch.target[%lld] is %lld, must be from 0 to %lld", (long long)at,
+                            (long long)c, (long long)l->classes - 1);
         __builtin_prefetch(layer_v(l, c));
         b->value[at] = value.data ? rows_get(&value, r, j) : 1;
         if (!(fabs(b->value[at]) <= 1e30))
-            return slg_fail(l->ctx, SLG_ERR_RANGE, "batch.target_value[%lld] is %g", (long long)at,
-                            b->value[at]);
+            return slg_fail(l->ctx, SLG_ERR_RANGE, "batch.target_value[%lld] is %g",
+                            (long long)at, b->value[at]);
         ++*there;
     }
     if (!value.data && l->form.kind != SLG_SPHERICAL_SQUARED)
@@ -171,19 +177,20 @@ static slg_status read_batch(slg_spherical_layer *l, const slg_spherical_batch *
         b->count += there > 0;
         double w = weight.data ? rows_get(&weight, r, 0) : 1;
         if (!(fabs(w) <= 1e30))
-            return slg_fail(l->ctx, SLG_ERR_RANGE, "batch.row_weight[%lld] is %g", (long long)r, w);
+            return slg_fail(l->ctx, SLG_ERR_RANGE, "batch.row_weight[%lld] is %g", (long long)r,
+                            w);
         b->rho[r] = there > 0 ? w : 0;
         layer_read(l->ctx, &hidden, r, l->dim, b->h + r * l->dim, scratch);
         if (!bounded(l->dim, b->h + r * l->dim))
-            return slg_fail(l->ctx, SLG_ERR_RANGE, "batch.hidden has a row, %lld, that is not finite",
-                            (long long)r);
+            return slg_fail(l->ctx, SLG_ERR_RANGE,
+                            "batch.hidden has a row, %lld, that is not finite", (long long)r);
     }
     if (!weight.data)
         for (int64_t r = 0; r < b->rows; r++) b->rho[r] /= b->count > 0 ? (double)b->count : 1;
     return SLG_OK;
 }
 
-/* ---- Forward ------------------------------------------------------------------------------ */
+/* ---- Forward ----------------------------------------------------------------------------- */
 
 /* Loss of a row and its derivatives from s, q and the targets' outputs. */
 static void evaluate_row(slg_spherical_layer *l, int64_t r)
@@ -194,7 +201,8 @@ static void evaluate_row(slg_spherical_layer *l, int64_t r)
     double *gamma = b->gamma + r * b->slots, *o = b->output + r * b->slots;
     const double *value = b->value + r * b->slots;
     const bool squared = l->form.kind == SLG_SPHERICAL_SQUARED;
-    spherical_sums sums = { (double)l->classes, dot(d, h, l->wbar), dot(d, h, b->hq + r * d), 0, 0 };
+    spherical_sums sums = { (double)l->classes, dot(d, h, l->wbar), dot(d, h, b->hq + r * d), 0,
+                            0 };
     sums.spread = sums.q - sums.s * sums.s / sums.classes;
     double loss = 0, alpha = 0, beta = 0, gamma_sum = 0;
     bool any = false;
@@ -234,7 +242,8 @@ static slg_status carry(slg_spherical_layer *l, double *gamma_v)
             for (int64_t i = 0; i < d; i++) f[i] += g * (double)v[i];
         }
     }
-    SLG_TRY(blas_dgemm(l->ctx, false, false, b->rows, d, d, 1, gamma_v, d, l->u, d, 1, b->e, d));
+    SLG_TRY(
+        blas_dgemm(l->ctx, false, false, b->rows, d, d, 1, gamma_v, d, l->u, d, 1, b->e, d));
     for (int64_t r = 0; r < b->rows; r++) {
         const double alpha = b->alpha[r], beta = 2 * b->beta[r];
         for (int64_t i = r * d; i < (r + 1) * d; i++)
@@ -270,26 +279,27 @@ slg_status layer_evaluate(slg_spherical_layer *l, const slg_spherical_batch *giv
     }
     SLG_TRY(carry(l, gamma_v));
     if (!batch_bounded(b, d))
-        return slg_fail(ctx, SLG_ERR_RANGE, "a result is not finite, or beyond %g", LAYER_LIMIT);
+        return slg_fail(ctx, SLG_ERR_RANGE, "a result is not finite, or beyond %g",
+                        LAYER_LIMIT);
     l->pending = true;
     return SLG_OK;
 }
 
-/* ---- Update ------------------------------------------------------------------------------- */
+/* ---- Update ------------------------------------------------------------------------------ */
 
 /* What a step needs, all of it checked before the state changes. */
 typedef struct layer_step {
     double lr;
-    double *b;      /* [m]: 2 lr beta */
-    double *bh, *x; /* [m, d]: B H, and X = H P_new */
-    double *xt;     /* [d, m]: X' */
-    double *y;      /* [m, d] */
-    double *hh;     /* [m, m]: H H' */
-    double *p;      /* [d, d]: P_new where m > d, else NULL */
+    double *b;          /* [m]: 2 lr beta */
+    double *bh, *x;     /* [m, d]: B H, and X = H P_new */
+    double *xt;         /* [d, m]: X' */
+    double *y;          /* [m, d] */
+    double *hh;         /* [m, m]: H H' */
+    double *p;          /* [d, d]: P_new where m > d, else NULL */
     double *mm, *cross; /* [m, m] */
-    int64_t *order; /* [m K]: slots, by class */
-    int64_t slots;  /* of them there */
-    float *v;       /* [slots, d]: new rows of V */
+    int64_t *order;     /* [m K]: slots, by class */
+    int64_t slots;      /* of them there */
+    float *v;           /* [slots, d]: new rows of V */
 } layer_step;
 
 static slg_status step_reserve(slg_spherical_layer *l, layer_step *t)
@@ -311,9 +321,10 @@ static slg_status step_reserve(slg_spherical_layer *l, layer_step *t)
 
 static slg_status singular(slg_ctx *ctx, double lr, double rcond)
 {
-    return slg_fail(ctx, SLG_ERR_RANGE,
-                    "lr %g would erase a direction of the weights: reciprocal condition %g is under %g",
-                    lr, rcond, least_rcond);
+    return slg_fail(
+        ctx, SLG_ERR_RANGE,
+        "lr %g would erase a direction of the weights: reciprocal condition %g is under %g", lr,
+        rcond, least_rcond);
 }
 
 /* X' from (I - H H'B) X = H P. */
@@ -324,7 +335,8 @@ static slg_status solve_small(slg_spherical_layer *l, layer_step *t)
     const int64_t d = l->dim, m = b->rows;
     double rcond;
     for (int64_t i = 0; i < m; i++)
-        for (int64_t j = 0; j < m; j++) t->mm[i * m + j] = (i == j) - t->hh[i * m + j] * t->b[j];
+        for (int64_t j = 0; j < m; j++)
+            t->mm[i * m + j] = (i == j) - t->hh[i * m + j] * t->b[j];
     SLG_TRY(blas_dgemm(ctx, true, true, d, m, d, 1, l->p, d, b->h, d, 0, t->xt, m));
     SLG_TRY(blas_dsolve(ctx, m, t->mm, d, t->xt, least_rcond, &rcond));
     if (!(rcond >= least_rcond)) return singular(ctx, t->lr, rcond);
@@ -361,7 +373,8 @@ static void sort_slots(const layer_batch *b, int64_t n, int64_t *order, int64_t 
             int64_t i = at, end_i = at + width < n ? at + width : n, j = end_i;
             int64_t end_j = at + 2 * width < n ? at + 2 * width : n;
             for (int64_t k = at; k < end_j; k++) {
-                bool left = j == end_j || (i < end_i && b->target[order[i]] <= b->target[order[j]]);
+                bool left =
+                    j == end_j || (i < end_i && b->target[order[i]] <= b->target[order[j]]);
                 other[k] = left ? order[i++] : order[j++];
             }
         }
@@ -388,7 +401,8 @@ static bool new_rows(const slg_spherical_layer *l, const layer_step *t, double *
         to = class_end(b, t, from);
         for (int64_t i = 0; i < d; i++) row[i] = (double)old[i];
         for (int64_t k = from; k < to; k++)
-            add_scaled(d, -t->lr * b->gamma[t->order[k]], t->x + t->order[k] / b->slots * d, row);
+            add_scaled(d, -t->lr * b->gamma[t->order[k]], t->x + t->order[k] / b->slots * d,
+                       row);
         for (int64_t i = 0; i < d; i++) {
             v[i] = (float)row[i];
             bad |= !(fabs(row[i]) <= 1e37);
@@ -408,9 +422,10 @@ static slg_status outer_gradient(slg_spherical_layer *l, layer_step *t)
     for (int64_t i = 0; i < m; i++) {
         const double bi = 2 * b->beta[i], ai = b->alpha[i], xi = bi * b->s[i] + b->gamma_sum[i];
         for (int64_t j = 0; j < m; j++) {
-            const double bj = 2 * b->beta[j], aj = b->alpha[j], xj = bj * b->s[j] + b->gamma_sum[j];
-            t->mm[i * m + j] = bi * bj * t->mm[i * m + j] + classes * ai * aj + xi * aj + xj * ai
-                             + bi * t->cross[i * m + j] + bj * t->cross[j * m + i];
+            const double bj = 2 * b->beta[j], aj = b->alpha[j],
+                         xj = bj * b->s[j] + b->gamma_sum[j];
+            t->mm[i * m + j] = bi * bj * t->mm[i * m + j] + classes * ai * aj + xi * aj +
+                               xj * ai + bi * t->cross[i * m + j] + bj * t->cross[j * m + i];
         }
     }
     for (int64_t from = 0, to; from < t->slots; from = to) {
@@ -444,7 +459,8 @@ static slg_status prepare(slg_spherical_layer *l, layer_step *t)
     bool good = bounded(m * d, t->x) && bounded(m * d, t->bh) && new_rows(l, t, row);
     SLG_TRY(outer_gradient(l, t));
     for (int64_t i = 0; i < m * d; i++) t->y[i] = -t->lr * b->dh[i];
-    SLG_TRY(blas_dgemm(ctx, false, false, m, d, m, 0.5 * t->lr * t->lr, t->mm, m, b->h, d, 1, t->y, d));
+    SLG_TRY(blas_dgemm(ctx, false, false, m, d, m, 0.5 * t->lr * t->lr, t->mm, m, b->h, d, 1,
+                       t->y, d));
     good = good && bounded(m * d, t->y) && (!t->p || bounded(d * d, t->p));
     if (good) return SLG_OK;
     return slg_fail(ctx, SLG_ERR_RANGE, "a result of the step with lr %g is not finite", t->lr);
@@ -463,17 +479,19 @@ static slg_status commit(slg_spherical_layer *l, const layer_step *t)
     SLG_TRY(blas_dsyr2k(ctx, d, m, t->y, b->h, l->q));
     for (int64_t from = 0, to; from < t->slots; from = to) {
         to = class_end(b, t, from);
-        memcpy(layer_v(l, b->target[t->order[from]]), t->v + from * d, (size_t)d * sizeof *t->v);
+        memcpy(layer_v(l, b->target[t->order[from]]), t->v + from * d,
+               (size_t)d * sizeof *t->v);
     }
     const double classes = (double)l->classes;
-    double change = 0; /* square of the Frobenius norm of H'B H, which bounds its spectral norm */
+    double change = 0;    /* square of the Frobenius norm of H'B H, which bounds its spectral
+                             norm */
     double *omega = t->y; /* of no use any more: the old omega's products */
     for (int64_t r = 0; r < m; r++) omega[r] = dot(d, l->omega, b->h + r * d);
     for (int64_t r = 0; r < m; r++) {
         const double *h = b->h + r * d;
         add_scaled(d, -(t->b[r] * omega[r] + t->lr * b->alpha[r]), h, l->omega);
-        add_scaled(d, -(t->b[r] * b->s[r] + t->lr * (classes * b->alpha[r] + b->gamma_sum[r])), h,
-                   l->wbar);
+        add_scaled(d, -(t->b[r] * b->s[r] + t->lr * (classes * b->alpha[r] + b->gamma_sum[r])),
+                   h, l->wbar);
         for (int64_t j = 0; j < m; j++)
             change += t->b[r] * t->b[j] * t->hh[r * m + j] * t->hh[r * m + j];
     }
@@ -489,7 +507,8 @@ slg_status layer_update(slg_spherical_layer *l, double lr)
     layer_step t = { .lr = lr };
     if (!(lr >= 0) || !isfinite(lr))
         return slg_fail(l->ctx, SLG_ERR_RANGE, "lr is %g, must be finite and at least 0", lr);
-    if (!l->pending) return slg_fail(l->ctx, SLG_ERR_STATE, "there is no forward to update from");
+    if (!l->pending)
+        return slg_fail(l->ctx, SLG_ERR_STATE, "there is no forward to update from");
     if (lr > 0 && l->batch.rows > 0) {
         SLG_TRY(prepare(l, &t));
         SLG_TRY(commit(l, &t));

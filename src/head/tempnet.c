@@ -1,6 +1,6 @@
 /*
- * tempnet.c - see tempnet.h. Blocks of rows: the GEMMs on the caller's thread, what is between them
- * a row at a time over the pool, in double. Sums over rows are made in order.
+ * tempnet.c - see tempnet.h. Blocks of rows: the GEMMs on the caller's thread, what is between
+ * them a row at a time over the pool, in double. Sums over rows are made in order.
  */
 #include <math.h>
 #include <string.h>
@@ -44,8 +44,9 @@ typedef struct net_call {
     slg_tempnet_grad grad;
     bool features;
     int64_t rows_count, cols, hidden, m;
-    rows x, tau; /* tau: out of forward, dtau into backward */
-    const float *w1, *b1, *w2, *b2, *c, *drop; /* b2, drop NULL: none. w2: rows of length 1 where features */
+    rows x, tau;                               /* tau: out of forward, dtau into backward */
+    const float *w1, *b1, *w2, *b2, *c, *drop; /* b2, drop NULL: none. w2: rows of length 1
+                                                  where features */
     double b, sharp;                           /* sharp: exp(-phi) */
     double *norms;                             /* of w2's rows, where features */
 
@@ -57,7 +58,7 @@ typedef struct net_call {
     float *dv, *da;    /* [BLOCK_ROWS, M], [BLOCK_ROWS, hidden] */
     double *dt, *dphi; /* [BLOCK_ROWS] */
     double *sum_c, *sum_b2, *sum_b1; /* [M], [M], [hidden] */
-    float *dw2;        /* [M, hidden]  by the rows of length 1, where features */
+    float *dw2;                      /* [M, hidden]  by the rows of length 1, where features */
 } net_call;
 
 static double sigmoid(double a)
@@ -94,7 +95,8 @@ static void unit_row(const net_call *c, int64_t r, float *u)
     /* Squares of large entries would overflow; those of entries that vanish do not matter. */
     if (max > 1e15f) k->scale((size_t)c->cols, u, 0x1p-100f, u);
     double length = sqrt(k->dot((size_t)c->cols, u, u, 0.0f));
-    k->scale((size_t)c->cols, u, (float)(1 / (max > 1e15f || !(length < 1e-12) ? length : 1e-12)), u);
+    k->scale((size_t)c->cols, u,
+             (float)(1 / (max > 1e15f || !(length < 1e-12) ? length : 1e-12)), u);
 }
 
 static void unit_rows(void *arg, int64_t task, int32_t worker)
@@ -155,7 +157,8 @@ static void weight_rows(void *arg, int64_t task, int32_t worker)
             sum += e;
         }
         for (int64_t j = 0; j < c->m; j++) w[j] = (float)((double)w[j] / sum);
-        double tau = c->net.tau_min + (c->net.tau_max - c->net.tau_min) * sigmoid(head(c, v, w));
+        double tau =
+            c->net.tau_min + (c->net.tau_max - c->net.tau_min) * sigmoid(head(c, v, w));
         rows_put(&c->tau, c->first + r, 0, tau);
     }
 }
@@ -173,12 +176,12 @@ static slg_status forward_block(net_call *c)
 {
     const int64_t n = c->count;
     pool_run(c->ctx, c->ranges, unit_rows, c);
-    SLG_TRY(blas_sgemm(c->ctx, false, true, n, c->hidden, c->cols, 1.0f, c->u, c->cols, c->w1, c->cols,
-                       0.0f, c->s, c->hidden));
+    SLG_TRY(blas_sgemm(c->ctx, false, true, n, c->hidden, c->cols, 1.0f, c->u, c->cols, c->w1,
+                       c->cols, 0.0f, c->s, c->hidden));
     if (!c->drop) c->dropped = c->s;
     pool_run(c->ctx, c->ranges, hidden_rows, c);
-    SLG_TRY(blas_sgemm(c->ctx, false, true, n, c->m, c->hidden, 1.0f, c->dropped, c->hidden, c->w2,
-                       c->hidden, 0.0f, c->v, c->m));
+    SLG_TRY(blas_sgemm(c->ctx, false, true, n, c->m, c->hidden, 1.0f, c->dropped, c->hidden,
+                       c->w2, c->hidden, 0.0f, c->v, c->m));
     pool_run(c->ctx, c->ranges, weight_rows, c);
     return SLG_OK;
 }
@@ -214,7 +217,8 @@ static void dv_rows(void *arg, int64_t task, int32_t worker)
             double f = c->features ? sigmoid((double)v[j]) : (double)v[j];
             double slope = c->features ? sigmoid_slope((double)v[j]) : 1;
             double q = (double)w[j] * ((double)c->c[j] * f - mean);
-            dv[j] = (float)(dt * ((double)c->c[j] * ((double)w[j] - even) * slope + q * c->sharp));
+            dv[j] =
+                (float)(dt * ((double)c->c[j] * ((double)w[j] - even) * slope + q * c->sharp));
             dphi -= dt * c->sharp * q * (double)v[j];
         }
         c->dt[r] = dt;
@@ -265,24 +269,26 @@ static slg_status backward_block(net_call *c, double *db, double *dphi)
     const slg_tempnet_grad *g = &c->grad;
     const float add = c->first > 0 || g->accumulate ? 1.0f : 0.0f;
     pool_run(c->ctx, c->ranges, dv_rows, c);
-    SLG_TRY(blas_sgemm(c->ctx, false, false, c->count, c->hidden, c->m, 1.0f, c->dv, c->m, c->w2,
-                       c->hidden, 0.0f, c->da, c->hidden));
+    SLG_TRY(blas_sgemm(c->ctx, false, false, c->count, c->hidden, c->m, 1.0f, c->dv, c->m,
+                       c->w2, c->hidden, 0.0f, c->da, c->hidden));
     pool_run(c->ctx, c->ranges, da_rows, c);
     add_rows(c, db, dphi);
     if (g->dw2)
-        SLG_TRY(blas_sgemm(c->ctx, true, false, c->m, c->hidden, c->count, 1.0f, c->dv, c->m, c->dropped,
-                           c->hidden, c->features ? (c->first > 0 ? 1.0f : 0.0f) : add,
+        SLG_TRY(blas_sgemm(c->ctx, true, false, c->m, c->hidden, c->count, 1.0f, c->dv, c->m,
+                           c->dropped, c->hidden,
+                           c->features ? (c->first > 0 ? 1.0f : 0.0f) : add,
                            c->features ? c->dw2 : (float *)g->dw2->data, c->hidden));
     if (!g->dw1) return SLG_OK;
     pool_run(c->ctx, c->ranges, unit_rows, c);
-    return blas_sgemm(c->ctx, true, false, c->hidden, c->cols, c->count, 1.0f, c->da, c->hidden, c->u,
-                      c->cols, add, g->dw1->data, c->cols);
+    return blas_sgemm(c->ctx, true, false, c->hidden, c->cols, c->count, 1.0f, c->da, c->hidden,
+                      c->u, c->cols, add, g->dw1->data, c->cols);
 }
 
 static void put(const slg_tensor *to, int64_t n, const double *sum, bool add)
 {
     float *out = to ? to->data : NULL;
-    for (int64_t i = 0; out && i < n; i++) out[i] = (float)(sum[i] + (add ? (double)out[i] : 0.0));
+    for (int64_t i = 0; out && i < n; i++)
+        out[i] = (float)(sum[i] + (add ? (double)out[i] : 0.0));
 }
 
 /* From the gradient by rows of length 1 to that by the prototypes; a prototype of 0: 0. */
@@ -295,7 +301,8 @@ static void put_prototypes(const net_call *c)
         for (int64_t i = 0; i < c->hidden; i++) along += (double)p[i] * (double)d[i];
         for (int64_t i = 0; i < c->hidden; i++) {
             float *to = out + j * c->hidden + i;
-            double value = c->norms[j] > 0 ? ((double)d[i] - along * (double)p[i]) / c->norms[j] : 0;
+            double value =
+                c->norms[j] > 0 ? ((double)d[i] - along * (double)p[i]) / c->norms[j] : 0;
             *to = (float)(value + (c->grad.accumulate ? (double)*to : 0.0));
         }
     }
@@ -321,10 +328,13 @@ static slg_status check_values(net_call *c)
     const slg_tempnet *net = &c->net;
     const double phi = (double)*(const float *)net->phi->data;
     if (!(fabs(phi) <= PHI_MAX))
-        return slg_fail(ctx, SLG_ERR_RANGE, "net.phi is %g, must be from %g to %g", phi, -PHI_MAX, PHI_MAX);
+        return slg_fail(ctx, SLG_ERR_RANGE, "net.phi is %g, must be from %g to %g", phi,
+                        -PHI_MAX, PHI_MAX);
     if (!(net->tau_min > 0 && net->tau_max > net->tau_min && net->tau_max <= 1e30))
-        return slg_fail(ctx, SLG_ERR_RANGE, "net.tau_min is %g, tau_max %g: must be above 0, in order, "
-                        "and at most 1e30", net->tau_min, net->tau_max);
+        return slg_fail(ctx, SLG_ERR_RANGE,
+                        "net.tau_min is %g, tau_max %g: must be above 0, in order, "
+                        "and at most 1e30",
+                        net->tau_min, net->tau_max);
     c->sharp = exp(-phi);
     c->b = (double)*(const float *)net->b->data;
     c->w1 = net->w1->data;
@@ -344,7 +354,8 @@ static slg_status check_net(net_call *c, const slg_tensor *x)
     if (net->form != SLG_TEMPNET_LOGITS && net->form != SLG_TEMPNET_FEATURES)
         return slg_fail(ctx, SLG_ERR_RANGE, "net.form is %d, there is no such form", net->form);
     c->features = net->form == SLG_TEMPNET_FEATURES;
-    if (c->features && net->b2) return slg_fail(ctx, SLG_ERR_NULL, "net.b2 must be NULL for this form");
+    if (c->features && net->b2)
+        return slg_fail(ctx, SLG_ERR_NULL, "net.b2 must be NULL for this form");
     SLG_TRY(tensor_in(ctx, "x", x, DT_ROW, 2, 2));
     c->x = rows_of(x);
     c->rows_count = x->shape[0];
@@ -372,7 +383,8 @@ static slg_status check_saved(net_call *c, const slg_tempnet_saved *given, bool 
     const int64_t s[2] = { c->rows_count, c->hidden }, v[2] = { c->rows_count, c->m };
     SLG_TRY(options_read(c->ctx, "saved", given, &c->saved, sizeof c->saved));
     if (c->saved.reserved != 0)
-        return slg_fail(c->ctx, SLG_ERR_OPTIONS, "saved.reserved is %d, must be 0", c->saved.reserved);
+        return slg_fail(c->ctx, SLG_ERR_OPTIONS, "saved.reserved is %d, must be 0",
+                        c->saved.reserved);
     SLG_TRY(check_flat(c->ctx, "saved.s", c->saved.s, 2, s, out));
     SLG_TRY(check_flat(c->ctx, "saved.v", c->saved.v, 2, v, out));
     return check_flat(c->ctx, "saved.w", c->saved.w, 2, v, out);
@@ -382,12 +394,13 @@ static slg_status check_saved(net_call *c, const slg_tempnet_saved *given, bool 
 static bool shares(const slg_tensor *a, const slg_tensor *b)
 {
     if (!a || !b) return false;
-    return tensor_clash(a, b) || (a->data == b->data && tensor_size(a) > 0 && tensor_size(b) > 0);
+    return tensor_clash(a, b) ||
+           (a->data == b->data && tensor_size(a) > 0 && tensor_size(b) > 0);
 }
 
 /* No output may touch another or an input. */
-static slg_status check_apart(slg_ctx *ctx, size_t outs, const slg_tensor *const *out, size_t ins,
-                              const slg_tensor *const *in)
+static slg_status check_apart(slg_ctx *ctx, size_t outs, const slg_tensor *const *out,
+                              size_t ins, const slg_tensor *const *in)
 {
     bool clash = false;
     for (size_t i = 0; i < outs; i++) {
@@ -442,8 +455,8 @@ static slg_status forward(net_call *c, const slg_tensor *x, const slg_tempnet *n
     SLG_TRY(tensor_out(ctx, "tau", tau, DT_F32 | DT_F64, 1, 1));
     SLG_TRY(tensor_shape_is(ctx, "tau", tau, 1, &c->rows_count));
     const slg_tensor *out[] = { tau, c->saved.s, c->saved.v, c->saved.w };
-    const slg_tensor *in[] = { x, c->net.w1, c->net.b1, c->net.w2, c->net.b2, c->net.c,
-                               c->net.b, c->net.phi, c->net.drop };
+    const slg_tensor *in[] = { x,        c->net.w1, c->net.b1,  c->net.w2,  c->net.b2,
+                               c->net.c, c->net.b,  c->net.phi, c->net.drop };
     SLG_TRY(check_apart(ctx, 4, out, 9, in));
     c->tau = rows_per_row(tau);
     const int64_t n = least(BLOCK_ROWS, c->rows_count);
@@ -476,7 +489,8 @@ static slg_status check_grad(net_call *c, const slg_tensor *x, const slg_tensor 
     const slg_tempnet_grad *g = &c->grad;
     const slg_tempnet *net = &c->net;
     if (g->accumulate != 0 && g->accumulate != 1)
-        return slg_fail(ctx, SLG_ERR_RANGE, "grad.accumulate is %d, must be 0 or 1", g->accumulate);
+        return slg_fail(ctx, SLG_ERR_RANGE, "grad.accumulate is %d, must be 0 or 1",
+                        g->accumulate);
     if (c->features && g->db2)
         return slg_fail(ctx, SLG_ERR_NULL, "grad.db2 must be NULL for this form");
     if (g->dw1) SLG_TRY(check_flat(ctx, "grad.dw1", g->dw1, 2, net->w1->shape, true));
@@ -487,8 +501,9 @@ static slg_status check_grad(net_call *c, const slg_tensor *x, const slg_tensor 
     if (g->db) SLG_TRY(check_flat(ctx, "grad.db", g->db, 1, one, true));
     if (g->dphi) SLG_TRY(check_flat(ctx, "grad.dphi", g->dphi, 1, one, true));
     const slg_tensor *out[] = { g->dw1, g->db1, g->dw2, g->db2, g->dc, g->db, g->dphi };
-    const slg_tensor *in[] = { x, net->w1, net->b1, net->w2, net->b2, net->c, net->b, net->phi,
-                               net->drop, c->saved.s, c->saved.v, c->saved.w, dtau };
+    const slg_tensor *in[] = { x,          net->w1,    net->b1,  net->w2,   net->b2,
+                               net->c,     net->b,     net->phi, net->drop, c->saved.s,
+                               c->saved.v, c->saved.w, dtau };
     return check_apart(ctx, 7, out, 13, in);
 }
 
@@ -519,7 +534,10 @@ static slg_status backward(net_call *c, const slg_tensor *x, const slg_tempnet *
 {
     slg_ctx *ctx = c->ctx;
     if (!net || !saved || !grad)
-        return slg_fail(ctx, SLG_ERR_NULL, "%s is NULL", !net ? "net" : !saved ? "saved" : "grad");
+        return slg_fail(ctx, SLG_ERR_NULL, "%s is NULL",
+                        !net     ? "net"
+                        : !saved ? "saved"
+                                 : "grad");
     SLG_TRY(options_read(ctx, "net", net, &c->net, sizeof c->net));
     SLG_TRY(options_read(ctx, "grad", grad, &c->grad, sizeof c->grad));
     SLG_TRY(check_net(c, x));
@@ -551,7 +569,9 @@ slg_status slg_tempnet_backward(slg_ctx *ctx, const slg_tensor *x, const slg_tem
                                 const slg_tempnet_saved *saved, const slg_tensor *dtau,
                                 slg_tempnet_grad *grad)
 {
-    net_call c = { .ctx = ctx, .net = net_defaults, .saved = saved_defaults, .grad = grad_defaults };
+    net_call c = {
+        .ctx = ctx, .net = net_defaults, .saved = saved_defaults, .grad = grad_defaults
+    };
     if (!ctx) return SLG_ERR_NULL;
     op_begin(ctx, "slg_tempnet_backward");
     return op_end(ctx, backward(&c, x, net, saved, dtau, grad));

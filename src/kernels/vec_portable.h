@@ -108,12 +108,13 @@ static inline vf vf_scale2(vf m, vf d)
 }
 static inline vf vf_scale2_add(vf m, vf d, vf sum) { return vf_scale2(m, d) + sum; }
 
-/* a = m 2^e, m in [sqrt(1/2), sqrt(2)), e a whole number; a positive and normal. */
+/* a = m 2^e, m in [sqrt(1/2), sqrt(2)), e a whole number; a positive and normal. Of other a
+   anything, but without overflow. */
 static inline vf vf_frexp(vf a, vf *e)
 {
-    vm k = ((vm)a - 0x3F3504F3) >> 23;
+    vm k = (vm)((vu)a - 0x3F3504F3u) >> 23;
     *e = __builtin_convertvector(k, vf);
-    return (vf)((vm)a - (k << 23));
+    return (vf)((vu)a - ((vu)k << 23));
 }
 
 static inline float vf_hmax(vf a)

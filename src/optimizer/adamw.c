@@ -1,6 +1,6 @@
 /*
- * adamw.c - Adam with decoupled weight decay: see optimizer.h. Bias corrections are two scalars of
- * the step: lr / (1 - beta1^t), and 1 / sqrt(1 - beta2^t) on the root.
+ * adamw.c - Adam with decoupled weight decay: see optimizer.h. Bias corrections are two scalars
+ * of the step: lr / (1 - beta1^t), and 1 / sqrt(1 - beta2^t) on the root.
  */
 #include <math.h>
 

@@ -1,6 +1,6 @@
 /*
- * optimizer.c - the handle: a rule, its options and its state. A step is one pass over memory, in
- * pieces that depend on n alone; each weight is updated by itself, so threads do not matter.
+ * optimizer.c - the handle: a rule, its options and its state. A step is one pass over memory,
+ * in pieces that depend on n alone; each weight is updated by itself, so threads do not matter.
  */
 #include <math.h>
 #include <stdalign.h>
@@ -43,7 +43,8 @@ slg_status rule_range(slg_ctx *ctx, const char *name, double value, double low, 
 
 static void zero_state(slg_optimizer *o)
 {
-    for (int32_t i = 0; i < o->arrays; i++) memset(o->state[i], 0, (size_t)o->n * sizeof(float));
+    for (int32_t i = 0; i < o->arrays; i++)
+        memset(o->state[i], 0, (size_t)o->n * sizeof(float));
     o->steps = 0;
 }
 
@@ -128,13 +129,15 @@ static slg_status step_list(slg_optimizer *o, int64_t count, slg_tensor *const *
 {
     int64_t total = 0;
     if (count < 0 || (count > 0 && (!w || !dw)))
-        return slg_fail(o->ctx, SLG_ERR_NULL, "w or dw is NULL, or count is %lld", (long long)count);
+        return slg_fail(o->ctx, SLG_ERR_NULL, "w or dw is NULL, or count is %lld",
+                        (long long)count);
     for (int64_t i = 0; i < count; i++) {
         SLG_TRY(check_pair(o, w[i], dw[i]));
         if (__builtin_add_overflow(total, tensor_size(w[i]), &total)) total = -1;
     }
     if (total != o->n)
-        return slg_fail(o->ctx, SLG_ERR_SHAPE, "w has %lld elements, the optimizer was made for %lld",
+        return slg_fail(o->ctx, SLG_ERR_SHAPE,
+                        "w has %lld elements, the optimizer was made for %lld",
                         (long long)total, (long long)o->n);
     op_detail(o->ctx, count > 0 ? w[0] : NULL);
 
@@ -177,8 +180,10 @@ slg_status slg_optimizer_set_grad_scale(slg_optimizer *o, double scale)
 {
     if (!o) return SLG_ERR_NULL;
     op_begin(o->ctx, "slg_optimizer_set_grad_scale");
-    slg_status status = isfinite((float)scale) ? SLG_OK
-        : slg_fail(o->ctx, SLG_ERR_RANGE, "scale is %g, must be finite in float32", scale);
+    slg_status status =
+        isfinite((float)scale)
+            ? SLG_OK
+            : slg_fail(o->ctx, SLG_ERR_RANGE, "scale is %g, must be finite in float32", scale);
     if (status == SLG_OK) o->grad_scale = scale;
     return op_end(o->ctx, status);
 }
@@ -219,7 +224,8 @@ static uint64_t checksum_of(uint64_t sum, const char *bytes, size_t words)
 
 static uint64_t checksum_start(const state_header *h)
 {
-    return checksum_of(0xCBF29CE484222325u, (const char *)h, offsetof(state_header, checksum) / 4);
+    return checksum_of(0xCBF29CE484222325u, (const char *)h,
+                       offsetof(state_header, checksum) / 4);
 }
 
 static int64_t state_bytes(const slg_optimizer *o)
@@ -227,7 +233,8 @@ static int64_t state_bytes(const slg_optimizer *o)
     return (int64_t)sizeof(state_header) + o->arrays * o->n * (int64_t)sizeof(float);
 }
 
-slg_status slg_optimizer_export(slg_optimizer *o, void *buffer, int64_t capacity, int64_t *bytes)
+slg_status slg_optimizer_export(slg_optimizer *o, void *buffer, int64_t capacity,
+                                int64_t *bytes)
 {
     if (!o || !bytes) return SLG_ERR_NULL;
     op_begin(o->ctx, "slg_optimizer_export");
@@ -237,7 +244,9 @@ slg_status slg_optimizer_export(slg_optimizer *o, void *buffer, int64_t capacity
         return op_end(o->ctx, slg_fail(o->ctx, SLG_ERR_RANGE,
                                        "capacity is %lld bytes, the state needs %lld",
                                        (long long)capacity, (long long)*bytes));
-    state_header h = { .kind = o->rule->kind, .arrays = o->arrays, .n = o->n, .steps = o->steps };
+    state_header h = {
+        .kind = o->rule->kind, .arrays = o->arrays, .n = o->n, .steps = o->steps
+    };
     memcpy(h.magic, magic, sizeof magic);
     h.checksum = checksum_start(&h);
     char *to = (char *)buffer + sizeof h;
@@ -263,7 +272,8 @@ static slg_status import(slg_optimizer *o, const char *buffer, int64_t bytes)
     if (h.kind != o->rule->kind || h.n != o->n || h.arrays != o->arrays || h.steps < 0)
         return slg_fail(o->ctx, SLG_ERR_STATE,
                         "state is of kind %d, n %lld, %d arrays; the optimizer of %d, %lld, %d",
-                        h.kind, (long long)h.n, h.arrays, o->rule->kind, (long long)o->n, o->arrays);
+                        h.kind, (long long)h.n, h.arrays, o->rule->kind, (long long)o->n,
+                        o->arrays);
     if (bytes != state_bytes(o))
         return slg_fail(o->ctx, SLG_ERR_STATE, "state has %lld bytes, must have %lld",
                         (long long)bytes, (long long)state_bytes(o));

@@ -1,6 +1,6 @@
 /*
- * rules.h - an update rule: how many arrays of state it keeps, and how it updates a piece of the
- * weights. The handle (optimizer.c) owns the state, splits the work and counts steps.
+ * rules.h - an update rule: how many arrays of state it keeps, and how it updates a piece
+ * of the weights. The handle (optimizer.c) owns the state, splits the work and counts steps.
  */
 #ifndef SLG_OPTIMIZER_RULES_H
 #define SLG_OPTIMIZER_RULES_H

@@ -1,7 +1,7 @@
 /*
- * softmax_regression.c - see softlogit/regression.h. Every n x n matrix is a diagonal and a correction
- * of rank two, so a product with it is a few vectors of n numbers; pass 1 over A makes A x and A p,
- * pass 2 carries all coefficient vectors back at once.
+ * softmax_regression.c - see softlogit/regression.h. Every n x n matrix is a diagonal and
+ * a correction of rank two, so a product with it is a few vectors of n numbers; pass 1 over A
+ * makes A x and A p, pass 2 carries all coefficient vectors back at once.
  */
 #include <math.h>
 #include <string.h>
@@ -16,7 +16,8 @@ enum { VECTORS = 6, BLOCK = 64 /* rows of A in double at a time */ };
 /* Coefficients of rows of A that are carried back to columns. */
 enum { BACK_GRAD, BACK_HESSIAN_P, BACK_GAUSS_P, BACK_F, BACK_U, BACK_FF };
 
-static const slg_softmax_regression_out defaults = { .size = sizeof(slg_softmax_regression_out) };
+static const slg_softmax_regression_out defaults = { .size =
+                                                         sizeof(slg_softmax_regression_out) };
 
 void slg_softmax_regression_out_init(slg_softmax_regression_out *out, size_t size)
 {
@@ -28,13 +29,13 @@ typedef struct regression {
     rows a;
     int64_t n, d;
     bool has_p;
-    double *x, *b, *w2, *p;       /* w2: w^2 */
-    double *z, *y, *f;            /* [n]: A x, A p, softmax */
+    double *x, *b, *w2, *p; /* w2: w^2 */
+    double *z, *y, *f;      /* [n]: A x, A p, softmax */
     double s, t;
-    double *coef[VECTORS];        /* [n]; NULL: not needed */
-    double *back[VECTORS];        /* [d]: A' coef */
-    double *block, *scaled;       /* [BLOCK, d] */
-    double *square;               /* [d, d] */
+    double *coef[VECTORS];  /* [n]; NULL: not needed */
+    double *back[VECTORS];  /* [d]: A' coef */
+    double *block, *scaled; /* [BLOCK, d] */
+    double *square;         /* [d, d] */
     slg_softmax_regression_out out;
 } regression;
 
@@ -69,7 +70,10 @@ static void softmax(regression *g)
 }
 
 /* Where f is 0 and the regulariser is off, a row of A counts for nothing, whatever it holds. */
-static double ridge(const regression *g, int64_t i, double v) { return g->w2[i] == 0 ? 0 : g->w2[i] * v; }
+static double ridge(const regression *g, int64_t i, double v)
+{
+    return g->w2[i] == 0 ? 0 : g->w2[i] * v;
+}
 
 static void value_and_coefficients(regression *g)
 {
@@ -90,14 +94,16 @@ static void value_and_coefficients(regression *g)
     g->out.loss = 0.5 * loss;
     g->out.value = 0.5 * (loss + reg);
     for (int64_t i = 0; i < g->n; i++) {
-        const double f = g->f[i], c = f - g->b[i], v = 2 * f - g->b[i], y = f == 0 ? 0 : g->y[i];
+        const double f = g->f[i], c = f - g->b[i], v = 2 * f - g->b[i],
+                     y = f == 0 ? 0 : g->y[i];
         g->coef[BACK_GRAD][i] = f * (c - g->s) + ridge(g, i, g->z[i]);
         g->coef[BACK_F][i] = f;
         g->coef[BACK_U][i] = f * v;
         g->coef[BACK_FF][i] = f * f;
-        g->coef[BACK_HESSIAN_P][i] = f * (v - g->s) * y - f * v * fy - f * uy + (g->s + g->t) * f * fy
-                                   + ridge(g, i, g->y[i]);
-        g->coef[BACK_GAUSS_P][i] = f * f * y - f * f * fy - f * ffy + ff * f * fy + ridge(g, i, g->y[i]);
+        g->coef[BACK_HESSIAN_P][i] = f * (v - g->s) * y - f * v * fy - f * uy +
+                                     (g->s + g->t) * f * fy + ridge(g, i, g->y[i]);
+        g->coef[BACK_GAUSS_P][i] =
+            f * f * y - f * f * fy - f * ffy + ff * f * fy + ridge(g, i, g->y[i]);
     }
 }
 
@@ -136,7 +142,8 @@ static slg_status weighted_square(regression *g, bool hessian)
                 g->scaled[r * d + j] = weight * a;
             }
         }
-        SLG_TRY(blas_dgemm(g->ctx, true, false, d, d, count, 1, g->scaled, d, g->block, d, 1, g->square, d));
+        SLG_TRY(blas_dgemm(g->ctx, true, false, d, d, count, 1, g->scaled, d, g->block, d, 1,
+                           g->square, d));
     }
     return SLG_OK;
 }
@@ -180,7 +187,8 @@ static slg_status write_all(regression *g)
     if (o->da) {
         const rows m = rows_of(o->da);
         for (int64_t i = 0; i < g->n; i++)
-            for (int64_t j = 0; j < g->d; j++) rows_put(&m, i, j, g->coef[BACK_GRAD][i] * g->x[j]);
+            for (int64_t j = 0; j < g->d; j++)
+                rows_put(&m, i, j, g->coef[BACK_GRAD][i] * g->x[j]);
     }
     if (o->db) {
         const rows m = rows_of(o->db);
@@ -191,8 +199,8 @@ static slg_status write_all(regression *g)
 
 /* ---- Checks ----------------------------------------------------------------------------- */
 
-static slg_status read_vector(regression *g, const char *name, const slg_tensor *t, int64_t size,
-                              double **to)
+static slg_status read_vector(regression *g, const char *name, const slg_tensor *t,
+                              int64_t size, double **to)
 {
     *to = arena_alloc(g->ctx, (size_t)size, sizeof **to);
     if (!*to) return SLG_ERR_MEMORY;
@@ -211,7 +219,12 @@ static slg_status check_outputs(regression *g, const slg_tensor *const in[5])
 {
     const slg_softmax_regression_out *o = &g->out;
     const int64_t n = g->n, d = g->d;
-    const struct { const char *name; const slg_tensor *t; int32_t axes; int64_t shape[2]; } out[] = {
+    const struct {
+        const char *name;
+        const slg_tensor *t;
+        int32_t axes;
+        int64_t shape[2];
+    } out[] = {
         { "out.prob", o->prob, 1, { n, 0 } },
         { "out.dx", o->dx, 1, { d, 0 } },
         { "out.da", o->da, 2, { n, d } },
@@ -223,12 +236,14 @@ static slg_status check_outputs(regression *g, const slg_tensor *const in[5])
     };
     for (size_t i = 0; i < sizeof out / sizeof *out; i++) {
         if (!out[i].t) continue;
-        SLG_TRY(tensor_out(g->ctx, out[i].name, out[i].t, DT_F32 | DT_F64, out[i].axes, out[i].axes));
+        SLG_TRY(tensor_out(g->ctx, out[i].name, out[i].t, DT_F32 | DT_F64, out[i].axes,
+                           out[i].axes));
         SLG_TRY(tensor_shape_is(g->ctx, out[i].name, out[i].t, out[i].axes, out[i].shape));
         bool clash = false;
         for (int k = 0; k < 5; k++) clash = clash || outputs_clash(out[i].t, in[k]);
         for (size_t k = 0; k < i; k++) clash = clash || outputs_clash(out[i].t, out[k].t);
-        if (clash) return slg_fail(g->ctx, SLG_ERR_STRIDE, "%s overlaps another tensor", out[i].name);
+        if (clash)
+            return slg_fail(g->ctx, SLG_ERR_STRIDE, "%s overlaps another tensor", out[i].name);
     }
     if ((o->hessian_p || o->gauss_newton_p) && !in[4])
         return slg_fail(g->ctx, SLG_ERR_NULL, "p is NULL, and a product with it is asked for");
@@ -243,7 +258,8 @@ static slg_status reserve(regression *g)
     double *of_d = arena_alloc(g->ctx, d * VECTORS, sizeof(double));
     if (!of_n || !of_d) return SLG_ERR_MEMORY;
     g->z = of_n, g->y = of_n + n, g->f = of_n + 2 * n;
-    for (size_t v = 0; v < VECTORS; v++) g->coef[v] = of_n + (3 + v) * n, g->back[v] = of_d + v * d;
+    for (size_t v = 0; v < VECTORS; v++)
+        g->coef[v] = of_n + (3 + v) * n, g->back[v] = of_d + v * d;
     if (!dense) return SLG_OK;
     g->block = arena_alloc(g->ctx, BLOCK * d, sizeof(double));
     g->scaled = arena_alloc(g->ctx, BLOCK * d, sizeof(double));
@@ -251,8 +267,9 @@ static slg_status reserve(regression *g)
     return g->block && g->scaled && g->square ? SLG_OK : SLG_ERR_MEMORY;
 }
 
-static slg_status regress(slg_ctx *ctx, const slg_tensor *a, const slg_tensor *x, const slg_tensor *b,
-                          const slg_tensor *w, const slg_tensor *p, slg_softmax_regression_out *out)
+static slg_status regress(slg_ctx *ctx, const slg_tensor *a, const slg_tensor *x,
+                          const slg_tensor *b, const slg_tensor *w, const slg_tensor *p,
+                          slg_softmax_regression_out *out)
 {
     regression g = { .ctx = ctx, .out = defaults, .has_p = p != NULL };
     if (!out) return slg_fail(ctx, SLG_ERR_NULL, "out is NULL");

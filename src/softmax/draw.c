@@ -1,6 +1,6 @@
 /*
- * draw.c - see draw.h. One pass for the normaliser, one that walks the distribution function past
- * all points, which are sorted for it.
+ * draw.c - see draw.h. One pass for the normaliser, one that walks the distribution function
+ * past all points, which are sorted for it.
  */
 #include "draw.h"
 
@@ -16,7 +16,7 @@ static int by_u(const void *a, const void *b)
 /* The function that is walked; sum: of the classes before. */
 typedef struct walk {
     double sum;
-    int64_t last;    /* a class that has probability */
+    int64_t last; /* a class that has probability */
     int64_t count, done;
     const draw_point *points;
     int64_t *index;
@@ -33,8 +33,9 @@ static void walk_block(walk *w, int64_t col, int64_t n, const float *p)
     }
 }
 
-void row_draw(const kernel_table *k, const exp_arg *arg, int64_t row, int64_t cols, row_fetch fetch,
-              const void *source, int64_t count, draw_point *points, int64_t *index)
+void row_draw(const kernel_table *k, const exp_arg *arg, int64_t row, int64_t cols,
+              row_fetch fetch, const void *source, int64_t count, draw_point *points,
+              int64_t *index)
 {
     float scratch[KERNEL_BLOCK], p[KERNEL_BLOCK];
     row_stat s;

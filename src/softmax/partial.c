@@ -1,6 +1,6 @@
 /*
- * partial.c - the partial softmax in public: a piece of a row as (m, n), the merge, and pass 2 of a
- * piece, from a pair or from a log-sum-exp (which is the gradient of log-sum-exp).
+ * partial.c - the partial softmax in public: a piece of a row as (m, n), the merge, and pass 2
+ * of a piece, from a pair or from a log-sum-exp (which is the gradient of log-sum-exp).
  */
 #include <math.h>
 
@@ -41,7 +41,7 @@ static void put_pair(void *self, int64_t row, void *state)
     } else if (s->kind == ROW_PLAIN) {
         double log2_sum = s->lse / LN2, held;
         n = floor(log2_sum);
-        held = (double)(float)n; /* past 2^24 not n itself: then m takes the rest */
+        held = (double)(float)n;            /* past 2^24 not n itself: then m takes the rest */
         n = fabs(n) <= 0x1p31 ? held : NAN; /* and past 2^31 nothing does */
         m = exp2(log2_sum - n);
         if ((float)m == 2.0f && fabs(n) < 0x1p24) m = 1, n += 1; /* rounded up to 2 */
@@ -51,11 +51,11 @@ static void put_pair(void *self, int64_t row, void *state)
     rows_put(&j->n, row, 0, n);
 }
 
-static const row_job reduce_rows = { sizeof(row_stat), reduce_start, reduce_block, put_pair, NULL,
-                                     NULL };
+static const row_job reduce_rows = { sizeof(row_stat), reduce_start, reduce_block,
+                                     put_pair,         NULL,         NULL };
 
-static slg_status partial_softmax(slg_ctx *ctx, const slg_tensor *x, const slg_softmax_opts *opts,
-                                  slg_tensor *m, slg_tensor *n)
+static slg_status partial_softmax(slg_ctx *ctx, const slg_tensor *x,
+                                  const slg_softmax_opts *opts, slg_tensor *m, slg_tensor *n)
 {
     slg_softmax_opts o;
     SLG_TRY(softmax_options(ctx, opts, &o));
@@ -67,7 +67,9 @@ static slg_status partial_softmax(slg_ctx *ctx, const slg_tensor *x, const slg_s
     if (tensor_clash(m, x) || tensor_clash(n, x) || outputs_clash(m, n))
         return slg_fail(ctx, SLG_ERR_STRIDE, "m and n overlap each other or x");
     op_detail(ctx, x);
-    reduce_job j = { { &ctx->k, rows_of(x) }, rows_per_row(m), rows_per_row(n),
+    reduce_job j = { { &ctx->k, rows_of(x) },
+                     rows_per_row(m),
+                     rows_per_row(n),
                      exp_arg_of(o.temperature, 0.0f) };
     row_pipeline_run(ctx, &reduce_rows, &j, 0, j.src.x.count, j.src.x.cols);
     return SLG_OK;
@@ -103,8 +105,9 @@ static void merge_row(const rows *m, const rows *n, bool one_row, int64_t pieces
     *n_out = top;
 }
 
-static slg_status merge_out(slg_ctx *ctx, const char *name, const slg_tensor *t, unsigned dtypes,
-                            int64_t count, const slg_tensor *m, const slg_tensor *n)
+static slg_status merge_out(slg_ctx *ctx, const char *name, const slg_tensor *t,
+                            unsigned dtypes, int64_t count, const slg_tensor *m,
+                            const slg_tensor *n)
 {
     if (!t) return SLG_OK;
     SLG_TRY(tensor_out(ctx, name, t, dtypes, 1, 1));
@@ -211,8 +214,8 @@ static void finish_emit(void *self, int64_t row, void *state, int64_t col, int64
     rows_commit(j->src.k, &j->y, row, col, n, ys);
 }
 
-static const row_job finish_rows = { sizeof(finish_state), finish_start, finish_reduce, finish_none,
-                                     finish_emit, NULL };
+static const row_job finish_rows = { sizeof(finish_state), finish_start, finish_reduce,
+                                     finish_none,          finish_emit,  NULL };
 
 /* Checks what both functions share, and sets up the job. */
 static slg_status finish_begin(slg_ctx *ctx, const slg_tensor *x, const slg_softmax_opts *opts,
@@ -244,7 +247,8 @@ static slg_status finish_per_row(slg_ctx *ctx, const char *name, const slg_tenso
 }
 
 static slg_status partial_finish(slg_ctx *ctx, const slg_tensor *x, const slg_tensor *m,
-                                 const slg_tensor *n, const slg_softmax_opts *opts, slg_tensor *y)
+                                 const slg_tensor *n, const slg_softmax_opts *opts,
+                                 slg_tensor *y)
 {
     finish_job j;
     SLG_TRY(finish_begin(ctx, x, opts, "y", y, &j));

@@ -10,7 +10,9 @@
 
 exp_arg exp_arg_of(double temperature, float pre)
 {
-    static const exp_arg unit = { 0x1.715476p+0f, 0x1.62e430p-1f, 0, 1, 0, 1, 0x1.62e430p-1, 1 };
+    static const exp_arg unit = {
+        0x1.715476p+0f, 0x1.62e430p-1f, 0, 1, 0, 1, 0x1.62e430p-1, 1
+    };
     if (temperature == 1.0 && pre == 0.0f) return unit;
     double step = temperature * LN2;
     exp_arg a = { .temperature = temperature };
@@ -47,8 +49,8 @@ void row_start(row_stat *s, const exp_arg *arg)
     s->segment = s->part = LSE_EMPTY;
 }
 
-void row_emit_reduce(const kernel_table *k, const exp_out *e, const float *x, float *y, row_stat *now,
-                     const float *next, int64_t cols, int64_t col, int64_t n)
+void row_emit_reduce(const kernel_table *k, const exp_out *e, const float *x, float *y,
+                     row_stat *now, const float *next, int64_t cols, int64_t col, int64_t n)
 {
     int64_t from, to;
     line_cut(y, cols, col, n, &from, &to);
@@ -62,7 +64,8 @@ void row_emit_reduce(const kernel_table *k, const exp_out *e, const float *x, fl
 }
 
 /* NaN, +inf and the maximum of a row, looked at one by one: such rows are rare. */
-static row_kind classify(int64_t row, int64_t cols, row_fetch fetch, const void *source, float *max)
+static row_kind classify(int64_t row, int64_t cols, row_fetch fetch, const void *source,
+                         float *max)
 {
     float scratch[KERNEL_BLOCK];
     *max = -INFINITY;
@@ -113,7 +116,8 @@ void row_settle(const kernel_table *k, row_stat *s, const lse_part *part, int64_
         s->lse_rel = log(s->part.sum) + (double)s->part.ref * s->arg.unit;
     else
         s->lse_rel = s->kind == ROW_MASKED ? -INFINITY : s->kind == ROW_INF ? INFINITY : NAN;
-    s->lse = s->arg.pre == 0 ? s->lse_rel : s->lse_rel + (double)s->arg.pre / s->arg.temperature;
+    s->lse =
+        s->arg.pre == 0 ? s->lse_rel : s->lse_rel + (double)s->arg.pre / s->arg.temperature;
 }
 
 void row_finish(const kernel_table *k, row_stat *s, int64_t row, int64_t cols, row_fetch fetch,

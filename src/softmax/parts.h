@@ -1,10 +1,10 @@
 /*
- * parts.h - the partial softmax as a value: pieces of a row, their merge, and what a whole row's
- * pass 1 leaves for pass 2. Everything that needs a normaliser goes through here: softmax, losses,
- * attention.
+ * parts.h - the partial softmax as a value: pieces of a row, their merge, and what a whole
+ * row's pass 1 leaves for pass 2. Everything that needs a normaliser goes through here:
+ * softmax, losses, attention.
  *
- * A row is reduced in segments of ROW_SEGMENT columns, each in blocks of KERNEL_BLOCK, merged in
- * order: so its bits depend on the row alone, not on threads or on how rows are interleaved.
+ * A row is reduced in segments of ROW_SEGMENT columns, each in blocks of KERNEL_BLOCK, merged
+ * in order: so its bits depend on the row alone, not on threads or on how rows are interleaved.
  */
 #ifndef SLG_SOFTMAX_PARTS_H
 #define SLG_SOFTMAX_PARTS_H
@@ -30,11 +30,12 @@ typedef struct row_stat {
     lse_part segment; /* the one that is being added to */
     lse_part part;    /* those before; after row_finish the whole row */
     row_kind kind;
-    double lse_rel;   /* log-sum-exp of (x - arg.pre) / T; +-inf, NaN by kind */
-    double lse;       /* log-sum-exp of x / T */
+    double lse_rel; /* log-sum-exp of (x - arg.pre) / T; +-inf, NaN by kind */
+    double lse;     /* log-sum-exp of x / T */
 } row_stat;
 
-/* Where blocks of a row come from. Columns [col, col + n), n <= KERNEL_BLOCK; may use scratch. */
+/* Where blocks of a row come from. Columns [col, col + n), n <= KERNEL_BLOCK; may use
+   scratch. */
 typedef const float *(*row_fetch)(const void *source, int64_t row, int64_t col, int64_t n,
                                   float *scratch);
 
@@ -56,14 +57,15 @@ static inline void row_reduce(const kernel_table *k, row_stat *s, int64_t col, i
     k->lse((size_t)n, x, &s->arg, &s->segment);
 }
 
-/* A streamed row of probabilities (or of a gradient that is one times them) beside pass 1 of the next
-   row, both plain float32: x, y and next are the rows' starts, the block is [col, col + n) of both. */
-void row_emit_reduce(const kernel_table *k, const exp_out *e, const float *x, float *y, row_stat *now,
-                     const float *next, int64_t cols, int64_t col, int64_t n);
+/* A streamed row of probabilities (or of a gradient that is one times them) beside pass 1
+   of the next row, both plain float32: x, y and next are the rows' starts, the block is [col,
+   col + n) of both. */
+void row_emit_reduce(const kernel_table *k, const exp_out *e, const float *x, float *y,
+                     row_stat *now, const float *next, int64_t cols, int64_t col, int64_t n);
 
 /*
- * Ends pass 1: kind and log-sum-exp. A row that is not ordinary (NaN, infinite, beyond EXP_LIMIT)
- * is looked at again through fetch, and reduced around its maximum.
+ * Ends pass 1: kind and log-sum-exp. A row that is not ordinary (NaN, infinite, beyond
+ * EXP_LIMIT) is looked at again through fetch, and reduced around its maximum.
  */
 void row_finish(const kernel_table *k, row_stat *s, int64_t row, int64_t cols, row_fetch fetch,
                 const void *source);
@@ -93,14 +95,14 @@ static inline int64_t line_skew(const float *y)
 }
 
 /*
- * For pass 2 on whole cache lines of the output: the block [col, col + n) of a row of cols columns
- * becomes [*from, *to), shifted by what the row's start lies off a line. The first block grows by
- * that: buffers of pass 2 hold EMIT_BLOCK floats.
+ * For pass 2 on whole cache lines of the output: the block [col, col + n) of a row of cols
+ * columns becomes [*from, *to), shifted by what the row's start lies off a line. The first
+ * block grows by that: buffers of pass 2 hold EMIT_BLOCK floats.
  */
 enum { EMIT_BLOCK = KERNEL_BLOCK + 16 };
 
-static inline void line_cut(const float *y_row, int64_t cols, int64_t col, int64_t n, int64_t *from,
-                            int64_t *to)
+static inline void line_cut(const float *y_row, int64_t cols, int64_t col, int64_t n,
+                            int64_t *from, int64_t *to)
 {
     int64_t skew = line_skew(y_row);
     *from = col == 0 ? 0 : (col + skew < cols ? col + skew : cols);
@@ -113,8 +115,8 @@ void fill_f32(float *y, int64_t n, float value);
 static inline bool outputs_clash(const slg_tensor *a, const slg_tensor *b)
 {
     if (!a || !b) return false;
-    return tensor_clash(a, b)
-        || (a->data == b->data && tensor_size(a) > 0 && tensor_size(b) > 0);
+    return tensor_clash(a, b) ||
+           (a->data == b->data && tensor_size(a) > 0 && tensor_size(b) > 0);
 }
 
 #endif

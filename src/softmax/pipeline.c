@@ -25,11 +25,12 @@ void row_pipeline(const row_job *job, void *self, int64_t first, int64_t last, i
     alignas(64) char state[2][ROW_STATE_MAX];
     for (int64_t r = first; r <= last; r++) {
         void *now = state[r & 1], *before = state[(r & 1) ^ 1];
-        bool reduce = r < last, emit = r > first && job->emit;
+        bool reduce = r<last, emit = r> first && job->emit;
         if (reduce) job->start(self, r, now);
         for (int64_t col = 0; col < cols && (reduce || emit); col += KERNEL_BLOCK) {
             int64_t n = cols - col < KERNEL_BLOCK ? cols - col : KERNEL_BLOCK;
-            if (emit && reduce && job->both && job->both(self, r - 1, before, now, col, n)) continue;
+            if (emit && reduce && job->both && job->both(self, r - 1, before, now, col, n))
+                continue;
             if (emit) job->emit(self, r - 1, before, col, n);
             if (reduce) job->reduce(self, r, now, col, n);
         }
@@ -53,8 +54,8 @@ static void run_range(void *arg, int64_t task, int32_t worker)
     row_pipeline(run->job, run->self, from, to, run->cols);
 }
 
-void row_pipeline_run(slg_ctx *ctx, const row_job *job, void *self, int64_t first, int64_t count,
-                      int64_t cols)
+void row_pipeline_run(slg_ctx *ctx, const row_job *job, void *self, int64_t first,
+                      int64_t count, int64_t cols)
 {
     int64_t least = MIN_ELEMENTS / (cols > 0 ? cols : 1) + 1;
     range_run run = { job, self, first, count, cols, pool_ranges(ctx, count, least) };

@@ -1,6 +1,6 @@
 /*
- * softmax.c - softmax, log-softmax and log-sum-exp. One job for all three: pass 1 is the same, and
- * pass 2 an exponential, an affine form, or nothing.
+ * softmax.c - softmax, log-softmax and log-sum-exp. One job for all three: pass 1 is the same,
+ * and pass 2 an exponential, an affine form, or nothing.
  *
  * Which way (design.md, "Algorithms are chosen"):
  *   x and y fit the caches    a kernel that does a whole row, one exp an element
@@ -116,8 +116,8 @@ static bool both(void *self, int64_t row, void *before, void *now, int64_t col, 
 {
     const job *j = self;
     const row_state *s = before;
-    if (j->result != SOFTMAX || j->store != STORE_STREAM || !j->src.x.plain || !j->y.plain
-        || s->stat.kind != ROW_PLAIN || !s->stat.arg.plain || !j->arg.plain)
+    if (j->result != SOFTMAX || j->store != STORE_STREAM || !j->src.x.plain || !j->y.plain ||
+        s->stat.kind != ROW_PLAIN || !s->stat.arg.plain || !j->arg.plain)
         return false;
     row_emit_reduce(j->src.k, &s->out, (const float *)rows_at(&j->src.x, row),
                     (float *)rows_at(&j->y, row), &((row_state *)now)->stat,
@@ -132,8 +132,8 @@ static const row_job one_pass = { sizeof(row_state), start, reduce, finish, NULL
 
 static void any_row(const job *j, int64_t row)
 {
-    row_pipeline(j->result == LSE_ONLY ? &one_pass : &two_passes, (void *)(uintptr_t)j, row, row + 1,
-                 j->cols);
+    row_pipeline(j->result == LSE_ONLY ? &one_pass : &two_passes, (void *)(uintptr_t)j, row,
+                 row + 1, j->cols);
 }
 
 /* A row that is in the cache and stays there. x and y are plain, or fit a block. */
@@ -162,9 +162,10 @@ static void named_row(const job *j, int64_t row, float *scratch)
     const float *x = rows_fetch(k, &j->src.x, row, 0, j->cols, scratch);
     float *y = rows_stage(&j->y, row, 0, scratch ? scratch + n : NULL);
     double lse, scale = 1.0 / j->temperature;
-    bool done = j->algorithm == SLG_TWO_PASS               ? k->softmax_two_pass(n, x, scale, y, &lse)
-              : j->algorithm == SLG_THREE_PASS_RECOMPUTE ? k->softmax_recompute(n, x, scale, y, &lse)
-                                                         : k->softmax_reload(n, x, scale, y, &lse);
+    bool done = j->algorithm == SLG_TWO_PASS ? k->softmax_two_pass(n, x, scale, y, &lse)
+                : j->algorithm == SLG_THREE_PASS_RECOMPUTE
+                    ? k->softmax_recompute(n, x, scale, y, &lse)
+                    : k->softmax_reload(n, x, scale, y, &lse);
     if (!done) {
         any_row(j, row);
         return;
@@ -211,17 +212,19 @@ static slg_status run_rows(job *j, bool named)
 
 /*
  * Rows of up to STAGED_COLS are made in a buffer in the L1, one exp an element, and leave it in
- * whole lines: the part of a line at a row's end waits for the next row. y is one piece of memory.
+ * whole lines: the part of a line at a row's end waits for the next row. y is one piece
+ * of memory.
  */
 enum { STAGED_COLS = 4096 };
 
 typedef struct stage {
     _Alignas(64) float line[STAGED_COLS + 32]; /* index i stands for y_line[i] */
-    float *y_line;      /* start of the line that index 0 stands for */
-    size_t from, to;    /* what is in the buffer */
+    float *y_line;                             /* start of the line that index 0 stands for */
+    size_t from, to;                           /* what is in the buffer */
 } stage;
 
-/* Writes what is left, with ordinary stores: before a row that goes another way, and at the end. */
+/* Writes what is left, with ordinary stores: before a row that goes another way, and at
+   the end. */
 static void stage_flush(stage *s)
 {
     for (size_t i = s->from; i < s->to; i++) s->y_line[i] = s->line[i];
@@ -362,7 +365,8 @@ static slg_status run_split(job *j)
     return SLG_OK;
 }
 
-/* The same with one exp an element: what softmax_row does, bit for bit, in steps over all threads. */
+/* The same with one exp an element: what softmax_row does, bit for bit, in steps over all
+   threads. */
 static void max_segment(void *arg, int64_t task, int32_t worker)
 {
     const split *s = arg;
@@ -382,8 +386,8 @@ static void store_segment(void *arg, int64_t task, int32_t worker)
     segment_range(s, task, &from, &to);
     const float *x = (const float *)rows_at(&j->src.x, s->row) + from;
     float *y = (float *)rows_at(&j->y, s->row) + from;
-    s->parts[task].sum = j->src.k->exp_store((size_t)(to - from), x, &j->arg,
-                                             s->state->stat.part.ref, y, 0);
+    s->parts[task].sum =
+        j->src.k->exp_store((size_t)(to - from), x, &j->arg, s->state->stat.part.ref, y, 0);
 }
 
 static void scale_segment(void *arg, int64_t task, int32_t worker)
@@ -425,8 +429,8 @@ static slg_status run_split_stored(job *j)
             any_row(j, s.row);
         } else if (j->want_lse) {
             state.stat.arg = j->arg;
-            row_settle(j->src.k, &state.stat, &state.stat.part, s.row, j->cols, rows_source_fetch,
-                       &j->src);
+            row_settle(j->src.k, &state.stat, &state.stat.part, s.row, j->cols,
+                       rows_source_fetch, &j->src);
             rows_put(&j->lse, s.row, 0, state.stat.lse);
         }
     }
@@ -436,11 +440,11 @@ static slg_status run_split_stored(job *j)
 /* ---- A small call ----------------------------------------------------------------------- */
 
 /*
- * One or a few short rows of plain floats, with nothing asked for: checks that would cost more than
- * the work are made here in a few comparisons. False where it is anything else, or a row is not
- * ordinary: the usual way then does it all, messages included. The floating-point mode is taken as
- * it is where it rounds to nearest and rows are short, which softmax_row allows for: writing it
- * costs as much as 16 exponentials.
+ * One or a few short rows of plain floats, with nothing asked for: checks that would cost more
+ * than the work are made here in a few comparisons. False where it is anything else, or a row
+ * is not ordinary: the usual way then does it all, messages included. The floating-point mode
+ * is taken as it is where it rounds to nearest and rows are short, which softmax_row allows
+ * for: writing it costs as much as 16 exponentials.
  */
 enum { SMALL = 1 << 14 }; /* elements: one thread's work, and in the L2 */
 
@@ -452,22 +456,26 @@ static bool plain_matrix(const slg_tensor *t, int64_t *count, int64_t *cols, int
     *cols = t->shape[last];
     if (*cols < 1 || *cols > SMALL || *count < 1 || *count > SMALL / *cols) return false;
     *step = *count > 1 ? t->stride[0] : *cols;
-    return (*cols == 1 || t->stride[last] == 1) && *step >= *cols && *step < INT32_MAX
-        && (uintptr_t)t->data % sizeof(float) == 0;
+    return (*cols == 1 || t->stride[last] == 1) && *step >= *cols && *step < INT32_MAX &&
+           (uintptr_t)t->data % sizeof(float) == 0;
 }
 
 static bool small_call(slg_ctx *ctx, const slg_tensor *x, slg_tensor *y)
 {
     int64_t count, cols, x_step, y_count, y_cols, y_step;
     fp_mode mode;
-    if (!plain_matrix(x, &count, &cols, &x_step) || !plain_matrix(y, &y_count, &y_cols, &y_step)
-        || count != y_count || cols != y_cols || x->ndim != y->ndim || ctx->verbose > 0)
+    if (!plain_matrix(x, &count, &cols, &x_step) ||
+        !plain_matrix(y, &y_count, &y_cols, &y_step) || count != y_count || cols != y_cols ||
+        x->ndim != y->ndim || ctx->verbose > 0)
         return false;
     const float *in = x->data;
     float *out = y->data;
-    if (out < in + (count - 1) * x_step + cols && in < out + (count - 1) * y_step + cols) return false;
-    if (cols > SHORT_ROW) mode = fp_enter();
-    else if (!fp_nearest(&mode)) return false;
+    if (out < in + (count - 1) * x_step + cols && in < out + (count - 1) * y_step + cols)
+        return false;
+    if (cols > SHORT_ROW)
+        mode = fp_enter();
+    else if (!fp_nearest(&mode))
+        return false;
     const exp_arg arg = exp_arg_of(1.0, 0.0f);
     lse_part part;
     bool done = true;
@@ -481,9 +489,9 @@ static bool small_call(slg_ctx *ctx, const slg_tensor *x, slg_tensor *y)
 /* ---- Choice ----------------------------------------------------------------------------- */
 
 /*
- * Up to how many bytes of x and y one exp an element, stored and scaled afterwards, beats two and
- * streaming stores (measured, with an output that is not in the cache): the slower exp is beside
- * memory, the more.
+ * Up to how many bytes of x and y one exp an element, stored and scaled afterwards, beats two
+ * and streaming stores (measured, with an output that is not in the cache): the slower exp
+ * is beside memory, the more.
  */
 static double one_exp_bytes(const slg_ctx *ctx)
 {
@@ -505,7 +513,8 @@ static slg_status run(job *j, bool reread, bool in_place)
     bool cached = bytes <= one_exp_bytes(ctx) || (reread && fits) || j->cols < 256;
     bool share = count < ctx->num_threads && j->cols >= 2 * ROW_SEGMENT;
     /* The shape chooses between one exp and two, threads do not: they give different bits. */
-    if (j->result == SOFTMAX && whole && cached) return share ? run_split_stored(j) : run_rows(j, false);
+    if (j->result == SOFTMAX && whole && cached)
+        return share ? run_split_stored(j) : run_rows(j, false);
     j->store = stream ? STORE_STREAM : STORE_CACHED;
     if (share) return run_split(j);
 

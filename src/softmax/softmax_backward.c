@@ -1,6 +1,6 @@
 /*
- * softmax_backward.c - gradients of softmax and log-softmax from their results, and of log-sum-exp
- * from its input and result. Each is a sum over the row and a pass that uses it.
+ * softmax_backward.c - gradients of softmax and log-softmax from their results, and
+ * of log-sum-exp from its input and result. Each is a sum over the row and a pass that uses it.
  */
 #include <math.h>
 
@@ -73,7 +73,9 @@ static slg_status backward(slg_ctx *ctx, const slg_tensor *y, const slg_tensor *
         return slg_fail(ctx, SLG_ERR_STRIDE, "dx overlaps y or dy, and is not the same view");
     op_detail(ctx, y);
     if (tensor_size(y) == 0) return SLG_OK;
-    job j = { &ctx->k, rows_of(y), rows_of(dy), rows_of(dx), kind, (float)(1.0 / o.temperature) };
+    job j = {
+        &ctx->k, rows_of(y), rows_of(dy), rows_of(dx), kind, (float)(1.0 / o.temperature)
+    };
     row_pipeline_run(ctx, &both_passes, &j, 0, j.y.count, j.y.cols);
     return SLG_OK;
 }

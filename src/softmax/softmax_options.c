@@ -27,8 +27,8 @@ slg_status softmax_options(slg_ctx *ctx, const slg_softmax_opts *opts, slg_softm
     if (!opts) return SLG_OK;
     SLG_TRY(options_read(ctx, "opts", opts, o, sizeof *o));
     if (o->algorithm < SLG_ALGORITHM_AUTO || o->algorithm > SLG_THREE_PASS_RELOAD)
-        return slg_fail(ctx, SLG_ERR_RANGE, "algorithm is %d, must be from %d to %d", o->algorithm,
-                        SLG_ALGORITHM_AUTO, SLG_THREE_PASS_RELOAD);
+        return slg_fail(ctx, SLG_ERR_RANGE, "algorithm is %d, must be from %d to %d",
+                        o->algorithm, SLG_ALGORITHM_AUTO, SLG_THREE_PASS_RELOAD);
     if (o->reread < 0 || o->reread > 1)
         return slg_fail(ctx, SLG_ERR_RANGE, "reread is %d, must be 0 or 1", o->reread);
     if (o->reserved != 0)

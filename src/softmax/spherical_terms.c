@@ -12,8 +12,7 @@ slg_status spherical_form_check(slg_ctx *ctx, const spherical_form *f)
                         SLG_SPHERICAL_SQUARED, SLG_SPHERICAL_Z);
     if (!(f->a >= 1e-30 && f->a <= 1e30))
         return slg_fail(ctx, SLG_ERR_RANGE, "a is %g, must be from 1e-30 to 1e30", f->a);
-    if (!isfinite(f->b))
-        return slg_fail(ctx, SLG_ERR_RANGE, "b is %g, must be finite", f->b);
+    if (!isfinite(f->b)) return slg_fail(ctx, SLG_ERR_RANGE, "b is %g, must be finite", f->b);
     if (!(f->eps >= 1e-30 && f->eps <= 1e30))
         return slg_fail(ctx, SLG_ERR_RANGE, "eps is %g, must be from 1e-30 to 1e30", f->eps);
     return SLG_OK;

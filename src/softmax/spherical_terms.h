@@ -1,6 +1,6 @@
 /*
- * spherical_terms.h - the spherical family (see softlogit/spherical.h) as a function of a row's sums:
- * what the loss on logits and the factorised output layer share.
+ * spherical_terms.h - the spherical family (see softlogit/spherical.h) as a function of a row's
+ * sums: what the loss on logits and the factorised output layer share.
  */
 #ifndef SLG_SOFTMAX_SPHERICAL_TERMS_H
 #define SLG_SOFTMAX_SPHERICAL_TERMS_H
@@ -13,13 +13,14 @@ typedef struct spherical_form {
     double a, b, eps;
 } spherical_form;
 
-/* A row's sums. spread is sum (o - mean)^2 = q - s^2 / D; only the Z-loss looks at it, and only the
-   log-softmaxes at s and q. */
+/* A row's sums. spread is sum (o - mean)^2 = q - s^2 / D; only the Z-loss looks at it, and only
+   the log-softmaxes at s and q. */
 typedef struct spherical_sums {
     double classes, s, q, spread, target;
 } spherical_sums;
 
-/* Loss, its derivatives by s, q and the target's output, and the target's z (0 for other kinds). */
+/* Loss, its derivatives by s, q and the target's output, and the target's z (0 for other
+   kinds). */
 typedef struct spherical_value {
     double loss, ds, dq, dt, z;
 } spherical_value;
