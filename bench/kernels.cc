@@ -280,9 +280,7 @@ void run_narrow_bf16(const kernels &k, buffers &b) { k.narrow_bf16(b.n, b.x, b.h
 void run_narrow_f16(const kernels &k, buffers &b) { k.narrow_f16(b.n, b.x, b.half); }
 void run_adamw(const kernels &k, buffers &b)
 {
-    const adamw_arg a = {
-        1.0f, 0.0f, 0.9f, 0.1f, 0.999f, 0.001f, 1e-5f, 1e-3f, 1.0f, 1e-8f
-    };
+    const adamw_arg a = { 1.0f, 0.0f, 0.9f, 0.1f, 0.999f, 0.001f, 1e-5f, 1e-3f, 1.0f, 1e-8f };
     k.adamw(b.n, b.w, b.g, b.y, b.z, &a);
 }
 void run_sgd(const kernels &k, buffers &b)

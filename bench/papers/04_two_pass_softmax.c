@@ -1,10 +1,10 @@
 /*
  * 04 - The Two-Pass Softmax Algorithm (2020).
  *
- * Speed, by the paper's protocol: x uniform in [-1000, 1000], an output that is in no cache, one
- * thread, subnormals flushed (the library does that by itself); time an element of the three forms
- * over the length, for AVX-512 and AVX2. Where two passes begin to win is the machine's doing: it
- * is where memory, not arithmetic, binds.
+ * Speed, by the paper's protocol: x uniform in [-1000, 1000], an output that is in no cache,
+ * one thread, subnormals flushed (the library does that by itself); time an element
+ * of the three forms over the length, for AVX-512 and AVX2. Where two passes begin to win
+ * is the machine's doing: it is where memory, not arithmetic, binds.
  * Accuracy: softmax without the maximum overflows on such a row; two passes do not.
  *
  * The bars are those of the specification, for straightforward kernels of all three forms.
@@ -19,7 +19,8 @@ static const char *const form_name[FORMS] = { "two-pass", "recompute", "reload",
 static const int32_t form_algorithm[FORMS] = { SLG_TWO_PASS, SLG_THREE_PASS_RECOMPUTE,
                                                SLG_THREE_PASS_RELOAD, SLG_ALGORITHM_AUTO };
 
-/* Outputs by turns, out of memory of twice the last cache: when one's turn comes, it is cold. */
+/* Outputs by turns, out of memory of twice the last cache: when one's turn comes, it
+   is cold. */
 typedef struct outputs {
     float *data;
     size_t floats, at;
@@ -63,7 +64,7 @@ static job make_job(run_t *r, slg_ctx *ctx, int form, const float *x, size_t n, 
     return j;
 }
 
-/* ---- Speed ---------------------------------------------------------------------------------- */
+/* ---- Speed ------------------------------------------------------------------------------- */
 
 typedef struct sweep {
     size_t count;
@@ -102,7 +103,8 @@ static void print_sweep(run_t *r, const char *isa, const sweep *s)
     }
 }
 
-/* The extreme of v over lengths in [low, high]; sign 1: the largest, -1: the least. NaN if none. */
+/* The extreme of v over lengths in [low, high]; sign 1: the largest, -1: the least. NaN if
+   none. */
 static double extreme(const sweep *s, const double *v, double low, double high, int sign)
 {
     double best = (double)NAN;
@@ -203,7 +205,7 @@ static void speed(run_t *r)
     run_release(r, out.data);
 }
 
-/* ---- Accuracy ------------------------------------------------------------------------------- */
+/* ---- Accuracy ---------------------------------------------------------------------------- */
 
 /* Of results above 1e-37, against long double. */
 static double worst_error(size_t n, const float *x, const float *y, long double max,

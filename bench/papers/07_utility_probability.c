@@ -1,12 +1,21 @@
 /*
- * "Utility-Probability Duality of Neural Networks" (2023) on a task with one input and many outputs:
- * 8 positions, 10 symbols; a target is pi(x) with probability 0.6, else one of 4 others; 5% of targets
- * are the empty string. A softmax network is trained by likelihood; then its probabilities, and those
- * that its utilities are turned into, are put to the same decision rules.
+ * "Utility-Probability Duality of Neural Networks" (2023) on a task with one input and many
+ * outputs: 8 positions, 10 symbols; a target is pi(x) with probability 0.6, else one of 4
+ * others; 5% of targets are the empty string. A softmax network is trained by likelihood; then
+ * its probabilities, and those that its utilities are turned into, are put to the same decision
+ * rules.
  */
 #include "papers.h"
 
-enum { T = 8, SYMBOLS = 10, EOS = SYMBOLS, CLASSES = SYMBOLS + 1, BATCH = 64, INPUTS = 400, DRAWS = 64 };
+enum {
+    T = 8,
+    SYMBOLS = 10,
+    EOS = SYMBOLS,
+    CLASSES = SYMBOLS + 1,
+    BATCH = 64,
+    INPUTS = 400,
+    DRAWS = 64
+};
 
 typedef struct task {
     run_t *r;
@@ -38,7 +47,8 @@ static void make_pair(task *k, int x[T], int64_t y[T])
     const bool empty = rng_uniform(&k->g, 0, 1) < 0.05;
     for (int t = 0; t < T; t++) {
         x[t] = (int)rng_below(&k->g, SYMBOLS);
-        y[t] = rng_uniform(&k->g, 0, 1) < 0.6 ? k->pi[x[t]] : k->other[x[t]][rng_below(&k->g, 4)];
+        y[t] =
+            rng_uniform(&k->g, 0, 1) < 0.6 ? k->pi[x[t]] : k->other[x[t]][rng_below(&k->g, 4)];
         if (empty) y[t] = t == 0 ? EOS : -100;
     }
 }
@@ -66,7 +76,8 @@ static void train(task *k, int pairs, int steps)
             at[i] = (int)rng_below(&k->g, pairs);
             for (int t = 0; t < T; t++) {
                 label[i * T + t] = y[at[i]][t];
-                for (int c = 0; c < CLASSES; c++) z[i * T + t][c] = k->w[x[at[i]][t]][c] + k->b[t][c];
+                for (int c = 0; c < CLASSES; c++)
+                    z[i * T + t][c] = k->w[x[at[i]][t]][c] + k->b[t][c];
             }
         }
         must(k->r, k->ctx, slg_preference(k->ctx, &l, &target, &o, &out, &d));
@@ -127,12 +138,13 @@ static void sample(task *k, double tau, int64_t (*y)[T])
 }
 
 /* log P of the first n samples of each input as candidates: [INPUTS][n]. */
-static float *candidates(task *k, const float *lp, int64_t (*all)[INPUTS][T], int n, double alpha,
-                         double tau)
+static float *candidates(task *k, const float *lp, int64_t (*all)[INPUTS][T], int n,
+                         double alpha, double tau)
 {
     const int64_t count = (int64_t)INPUTS * n;
     float *u = run_floats(k->r, (size_t)count);
-    int32_t *length = run_memory(k->r, (size_t)count * 4), *group = run_memory(k->r, (size_t)count * 4);
+    int32_t *length = run_memory(k->r, (size_t)count * 4),
+            *group = run_memory(k->r, (size_t)count * 4);
     for (int64_t j = 0; j < count; j++) {
         const int64_t i = j / n, *s = all[j % n][i];
         group[j] = (int32_t)i;
@@ -145,28 +157,34 @@ static float *candidates(task *k, const float *lp, int64_t (*all)[INPUTS][T], in
     slg_utility_transform_opts o;
     slg_utility_transform_opts_init(&o, sizeof o);
     o.length_power = alpha, o.temperature = tau;
-    slg_tensor tu = slg_tensor_1d(u, SLG_F32, count), tl = slg_tensor_1d(length, SLG_I32, count);
+    slg_tensor tu = slg_tensor_1d(u, SLG_F32, count),
+               tl = slg_tensor_1d(length, SLG_I32, count);
     slg_tensor tg = slg_tensor_1d(group, SLG_I32, count);
-    must(k->r, k->ctx, slg_utility_transform(k->ctx, &tu, &tl, &tg, INPUTS, &o, &tu, NULL, NULL, NULL));
+    must(k->r, k->ctx,
+         slg_utility_transform(k->ctx, &tu, &tl, &tg, INPUTS, &o, &tu, NULL, NULL, NULL));
     return u;
 }
 
-/* One of DRAWS raw samples an input, drawn by the probability that their utilities are turned into. */
-static double resample(task *k, const float *lp, int64_t (*all)[INPUTS][T], double alpha, double tau)
+/* One of DRAWS raw samples an input, drawn by the probability that their utilities are turned
+   into. */
+static double resample(task *k, const float *lp, int64_t (*all)[INPUTS][T], double alpha,
+                       double tau)
 {
     int64_t pick[INPUTS], y[INPUTS][T];
     float *u = candidates(k, lp, all, DRAWS, alpha, tau);
-    slg_tensor tp = slg_tensor_1d(pick, SLG_I64, INPUTS), table = slg_tensor_2d(u, SLG_F32, INPUTS, DRAWS);
+    slg_tensor tp = slg_tensor_1d(pick, SLG_I64, INPUTS),
+               table = slg_tensor_2d(u, SLG_F32, INPUTS, DRAWS);
     must(k->r, k->ctx, slg_utility_sample(k->ctx, &table, NULL, NULL, &k->draws, &tp));
     for (int i = 0; i < INPUTS; i++) memcpy(y[i], all[pick[i]][i], sizeof y[i]);
     return accuracy(k, y);
 }
 
 /*
- * Minimum Bayes risk among the first n samples of each input. The gain is their agreement: tokens at
- * the same place that are equal. The weights are P, or all equal.
+ * Minimum Bayes risk among the first n samples of each input. The gain is their agreement:
+ * tokens at the same place that are equal. The weights are P, or all equal.
  */
-static double least_risk(task *k, const float *lp, int64_t (*all)[INPUTS][T], int n, bool weighted)
+static double least_risk(task *k, const float *lp, int64_t (*all)[INPUTS][T], int n,
+                         bool weighted)
 {
     static float gain[DRAWS * DRAWS], prob[DRAWS];
     int64_t y[INPUTS][T], pick;
@@ -178,7 +196,8 @@ static double least_risk(task *k, const float *lp, int64_t (*all)[INPUTS][T], in
             prob[a] = weighted ? expf(u[i * n + a]) : 1.0f / (float)n;
             for (int b = 0; b < n; b++) {
                 int same = 0;
-                for (int t = 0; t < T; t++) same += all[a][i][t] != EOS && all[a][i][t] == all[b][i][t];
+                for (int t = 0; t < T; t++)
+                    same += all[a][i][t] != EOS && all[a][i][t] == all[b][i][t];
                 gain[a * n + b] = (float)same / T;
             }
         }
@@ -195,10 +214,10 @@ static void least_risk_claims(task *k, const float *lp, int64_t (*all)[INPUTS][T
     for (int i = 0; i < 3; i++)
         for (int weighted = 0; weighted < 2; weighted++) {
             char what[96];
-            snprintf(what, sizeof what, "minimum Bayes risk, %d candidates, %s: gain", counts[i],
-                     weighted ? "P (alpha 1, tau 0.25)" : "equal weights");
-            claim(k->r, what, "double digits", least_risk(k, lp, all, counts[i], weighted) - raw, "points",
-                  at_least(10));
+            snprintf(what, sizeof what, "minimum Bayes risk, %d candidates, %s: gain",
+                     counts[i], weighted ? "P (alpha 1, tau 0.25)" : "equal weights");
+            claim(k->r, what, "double digits",
+                  least_risk(k, lp, all, counts[i], weighted) - raw, "points", at_least(10));
         }
 }
 
@@ -223,8 +242,8 @@ static void run(run_t *r)
     claim(r, "most probable sequence is the empty string", "paradox of MAP",
           100.0 * best_sequences(lp, 0, y) / INPUTS, "%", at_least(95));
     best_sequences(lp, 1, y);
-    claim(r, "arg max of length-normalised utility: accuracy", "a good ranking", accuracy(k, y), "%",
-          at_least(98));
+    claim(r, "arg max of length-normalised utility: accuracy", "a good ranking", accuracy(k, y),
+          "%", at_least(98));
     int64_t(*all)[INPUTS][T] = run_memory(r, sizeof(int64_t[INPUTS][T]) * DRAWS);
     double raw = 0;
     for (int j = 0; j < DRAWS; j++) {
@@ -233,14 +252,15 @@ static void run(run_t *r)
     }
     claim(r, "sampling, raw probabilities: accuracy", "", raw, "%", no_bar());
     sample(k, 0.25, y);
-    claim(r, "sampling, tokens transformed at tau 0.25: gain", "double digits", accuracy(k, y) - raw,
-          "points", at_least(30));
-    claim(r, "one of 64 samples by P, alpha 0, tau 1: accuracy", "", resample(k, lp, all, 0, 1), "%",
-          no_bar());
+    claim(r, "sampling, tokens transformed at tau 0.25: gain", "double digits",
+          accuracy(k, y) - raw, "points", at_least(30));
+    claim(r, "one of 64 samples by P, alpha 0, tau 1: accuracy", "", resample(k, lp, all, 0, 1),
+          "%", no_bar());
     claim(r, "one of 64 samples by P, alpha 1, tau 0.1: gain", "double digits",
           resample(k, lp, all, 1, 0.1) - raw, "points", at_least(20));
     least_risk_claims(k, lp, all, raw);
 }
 
 const paper paper_07_utility_probability = { 7, "utility-probability",
-                                             "Utility-Probability Duality of Neural Networks", run };
+                                             "Utility-Probability Duality of Neural Networks",
+                                             run };

@@ -1,16 +1,27 @@
 /*
- * 10 - From Knowledge Distillation to Self-Knowledge Distillation: normalised loss (NKD) and customised
- * soft labels (USKD) (2023).
+ * 10 - From Knowledge Distillation to Self-Knowledge Distillation: normalised loss (NKD) and
+ * customised soft labels (USKD) (2023).
  *
- * The claims at the size of the digits of scikit-learn: a student of 12 hidden units, taught by a teacher
- * of 256-256, does better with NKD beside cross-entropy than with cross-entropy alone, or with plain
- * distillation at NKD's own temperature; without a teacher, USKD beats cross-entropy. That distillation at
- * a tuned temperature does as well as NKD is reported, without a bar.
+ * The claims at the size of the digits of scikit-learn: a student of 12 hidden units, taught by
+ * a teacher of 256-256, does better with NKD beside cross-entropy than with cross-entropy
+ * alone, or with plain distillation at NKD's own temperature; without a teacher, USKD beats
+ * cross-entropy. That distillation at a tuned temperature does as well as NKD is reported,
+ * without a bar.
  */
 #include "papers.h"
 
-enum { PIXELS = 64, CLASSES = 10, IMAGES = 1797, TEACH = 900, LEARN = 150, TEST = 800, BATCH = 50,
-       LAYERS = 4, SEEDS = 6, WIDEST = 256 };
+enum {
+    PIXELS = 64,
+    CLASSES = 10,
+    IMAGES = 1797,
+    TEACH = 900,
+    LEARN = 150,
+    TEST = 800,
+    BATCH = 50,
+    LAYERS = 4,
+    SEEDS = 6,
+    WIDEST = 256
+};
 
 typedef struct data {
     float x[IMAGES][PIXELS];
@@ -18,17 +29,22 @@ typedef struct data {
     int64_t order[IMAGES];
 } data;
 
-/* Layers of a multilayer perceptron; the last gives logits. Beside it, a weak head on the first. */
+/* Layers of a multilayer perceptron; the last gives logits. Beside it, a weak head on
+   the first. */
 typedef struct net {
     int layers, width[LAYERS + 1];
     bool weak;
     size_t size;
-    float *w, *g, *m; /* weights, gradient, momentum: of a layer [out, in], then its bias [out] */
+    float *w, *g, *m; /* weights, gradient, momentum: of a layer [out, in], then its bias
+                         [out] */
     float *h[LAYERS + 1], *d[LAYERS + 1]; /* [TEACH, width]: activations, and their gradients */
     float *weak_logits, *weak_d;
 } net;
 
-static size_t layer_size(const net *n, int l) { return (size_t)n->width[l + 1] * (size_t)(n->width[l] + 1); }
+static size_t layer_size(const net *n, int l)
+{
+    return (size_t)n->width[l + 1] * (size_t)(n->width[l] + 1);
+}
 
 static size_t layer_at(const net *n, int l)
 {
@@ -37,7 +53,8 @@ static size_t layer_at(const net *n, int l)
     return at;
 }
 
-/* The weak head's weights [CLASSES, width of the first hidden layer] and bias lie after the layers'. */
+/* The weak head's weights [CLASSES, width of the first hidden layer] and bias lie after
+   the layers'. */
 static net *net_make(run_t *r, rng *g, int layers, const int *width, bool weak)
 {
     net *n = run_memory(r, sizeof *n);
@@ -54,7 +71,8 @@ static net *net_make(run_t *r, rng *g, int layers, const int *width, bool weak)
         fill_normal(g, (size_t)width[l] * (size_t)width[l + 1], n->w + layer_at(n, l), 0,
                     sqrt(2.0 / width[l]));
     if (weak)
-        fill_normal(g, (size_t)width[1] * CLASSES, n->w + layer_at(n, layers), 0, sqrt(2.0 / width[1]));
+        fill_normal(g, (size_t)width[1] * CLASSES, n->w + layer_at(n, layers), 0,
+                    sqrt(2.0 / width[1]));
     return n;
 }
 
@@ -67,7 +85,8 @@ static void net_free(run_t *r, net *n)
 }
 
 /* y = x w' + b; with relu, of that. */
-static void affine(int rows, int in, int out, const float *x, const float *w, float *y, bool relu)
+static void affine(int rows, int in, int out, const float *x, const float *w, float *y,
+                   bool relu)
 {
     for (int r = 0; r < rows; r++)
         for (int o = 0; o < out; o++) {
@@ -83,15 +102,16 @@ static void affine(int rows, int in, int out, const float *x, const float *w, fl
 }
 
 /* g += of w and b; dx = or += of x. */
-static void affine_back(int rows, int in, int out, const float *x, const float *w, const float *dy,
-                        float *g, float *dx, bool add)
+static void affine_back(int rows, int in, int out, const float *x, const float *w,
+                        const float *dy, float *g, float *dx, bool add)
 {
     for (int r = 0; r < rows; r++) {
         const float *a = x + (size_t)r * (size_t)in;
         float *d = dx ? dx + (size_t)r * (size_t)in : NULL;
         if (d && !add) memset(d, 0, (size_t)in * sizeof *d);
         for (int o = 0; o < out; o++) {
-            const float e = dy[(size_t)r * (size_t)out + (size_t)o], *b = w + (size_t)o * (size_t)in;
+            const float e = dy[(size_t)r * (size_t)out + (size_t)o],
+                        *b = w + (size_t)o * (size_t)in;
             float *gw = g + (size_t)o * (size_t)in;
             if (e == 0) continue;
             for (int i = 0; i < in; i++) gw[i] += e * a[i];
@@ -107,18 +127,19 @@ static void forward(net *n, int rows)
         affine(rows, n->width[l], n->width[l + 1], n->h[l], n->w + layer_at(n, l), n->h[l + 1],
                l + 1 < n->layers);
     if (n->weak)
-        affine(rows, n->width[1], CLASSES, n->h[1], n->w + layer_at(n, n->layers), n->weak_logits, false);
+        affine(rows, n->width[1], CLASSES, n->h[1], n->w + layer_at(n, n->layers),
+               n->weak_logits, false);
 }
 
 static void backward(net *n, int rows, bool weak)
 {
     memset(n->g, 0, n->size * sizeof *n->g);
     for (int l = n->layers; l-- > 0;) {
-        affine_back(rows, n->width[l], n->width[l + 1], n->h[l], n->w + layer_at(n, l), n->d[l + 1],
-                    n->g + layer_at(n, l), l ? n->d[l] : NULL, false);
+        affine_back(rows, n->width[l], n->width[l + 1], n->h[l], n->w + layer_at(n, l),
+                    n->d[l + 1], n->g + layer_at(n, l), l ? n->d[l] : NULL, false);
         if (l == 1 && weak)
-            affine_back(rows, n->width[1], CLASSES, n->h[1], n->w + layer_at(n, n->layers), n->weak_d,
-                        n->g + layer_at(n, n->layers), n->d[1], true);
+            affine_back(rows, n->width[1], CLASSES, n->h[1], n->w + layer_at(n, n->layers),
+                        n->weak_d, n->g + layer_at(n, n->layers), n->d[1], true);
         for (size_t i = 0; l && i < (size_t)rows * (size_t)n->width[l]; i++)
             if (n->h[l][i] <= 0) n->d[l][i] = 0;
     }
@@ -136,7 +157,7 @@ static void step(net *n, double lr)
     }
 }
 
-/* ---- Losses ------------------------------------------------------------------------------------- */
+/* ---- Losses ------------------------------------------------------------------------------ */
 
 enum kind { CE, KD1, NKD, KD4, USKD, USKD_SMALL, KINDS };
 
@@ -150,7 +171,8 @@ static void loss(const job *j, enum kind kind, net *n, const int32_t *y, const f
 {
     slg_tensor x = slg_tensor_2d(n->h[n->layers], SLG_F32, BATCH, CLASSES);
     slg_tensor dx = slg_tensor_2d(n->d[n->layers], SLG_F32, BATCH, CLASSES);
-    slg_tensor t = slg_tensor_2d(kind >= USKD ? n->weak_logits : teacher, SLG_F32, BATCH, CLASSES);
+    slg_tensor t =
+        slg_tensor_2d(kind >= USKD ? n->weak_logits : teacher, SLG_F32, BATCH, CLASSES);
     slg_tensor dt = slg_tensor_2d(n->weak_d, SLG_F32, BATCH, CLASSES);
     slg_tensor index = slg_tensor_1d(y, SLG_I32, BATCH);
     slg_logits lx = slg_logits_dense(&x), lt = slg_logits_dense(&t);
@@ -227,7 +249,7 @@ static double accuracy(const job *j, net *n)
     return (double)right / TEST;
 }
 
-/* ---- The run ------------------------------------------------------------------------------------ */
+/* ---- The run ----------------------------------------------------------------------------- */
 
 /* Columns less their mean over deviation + 1e-3, clipped to +-4. */
 static data *read_digits(run_t *r)
@@ -239,7 +261,8 @@ static data *read_digits(run_t *r)
     for (size_t k = 0; k <= PIXELS; k++) {
         double mean = 0, square = 0;
         for (size_t i = 0; i < IMAGES; i++) mean += csv_number(&t, i, k) / IMAGES;
-        for (size_t i = 0; i < IMAGES; i++) square += pow(csv_number(&t, i, k) - mean, 2) / IMAGES;
+        for (size_t i = 0; i < IMAGES; i++)
+            square += pow(csv_number(&t, i, k) - mean, 2) / IMAGES;
         for (size_t i = 0; i < IMAGES; i++) {
             double v = csv_number(&t, i, k);
             if (k == PIXELS)
@@ -296,8 +319,12 @@ static double one_seed(const job *j, uint64_t seed, double *with, double *weak_c
 
 static void run(run_t *r)
 {
-    static const char *const names[KINDS] = { "CE", "CE + KD, tau 1", "CE + NKD", "CE + KD, tau 4",
-                                              "CE + USKD (1, 0.1, 0.005)", "CE + USKD (0.1, 0.1, 0.1)" };
+    static const char *const names[KINDS] = { "CE",
+                                              "CE + KD, tau 1",
+                                              "CE + NKD",
+                                              "CE + KD, tau 4",
+                                              "CE + USKD (1, 0.1, 0.005)",
+                                              "CE + USKD (0.1, 0.1, 0.1)" };
     const int seeds = run_quick(r) ? 2 : SEEDS;
     double with[KINDS][SEEDS], weak_ce[SEEDS], best[SEEDS], mean[KINDS];
     data *d = read_digits(r);
@@ -320,15 +347,16 @@ static void run(run_t *r)
     bool full = !run_quick(r);
     claim(r, "NKD beside cross-entropy, over cross-entropy alone", "+2.06 points (ResNet-18)",
           100 * (mean[NKD] - mean[CE]), "points", full ? at_least(2.5) : no_bar());
-    claim(r, "NKD over distillation at its own temperature, 1", "", 100 * (mean[NKD] - mean[KD1]),
-          "points", full ? at_least(0) : no_bar());
-    claim(r, "NKD over distillation at a tuned temperature, 4", "", 100 * (mean[NKD] - mean[KD4]),
-          "points", no_bar());
+    claim(r, "NKD over distillation at its own temperature, 1", "",
+          100 * (mean[NKD] - mean[KD1]), "points", full ? at_least(0) : no_bar());
+    claim(r, "NKD over distillation at a tuned temperature, 4", "",
+          100 * (mean[NKD] - mean[KD4]), "points", no_bar());
     claim(r, "USKD without a teacher, over cross-entropy alone", "+0.89 points (ResNet-18)",
           100 * (mean[USKD] - base), "points", full ? at_least(1.5) : no_bar());
     claim(r, "USKD, (0.1, 0.1, 0.1)", "", 100 * (mean[USKD_SMALL] - base), "points", no_bar());
 }
 
 const paper paper_10_nkd_uskd = {
-    10, "nkd-uskd", "From Knowledge Distillation to Self-Knowledge Distillation (NKD, USKD)", run
+    10, "nkd-uskd", "From Knowledge Distillation to Self-Knowledge Distillation (NKD, USKD)",
+    run
 };

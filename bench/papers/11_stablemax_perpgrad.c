@@ -1,7 +1,7 @@
 /*
- * 11_stablemax_perpgrad.c - the StableMax half: addition modulo 37 by a network of two hidden layers,
- * full batch, no regularisation. With softmax it learns the training pairs, collapses and stays
- * there; with StableMax the held-out pairs follow.
+ * 11_stablemax_perpgrad.c - the StableMax half: addition modulo 37 by a network of two hidden
+ * layers, full batch, no regularisation. With softmax it learns the training pairs, collapses
+ * and stays there; with StableMax the held-out pairs follow.
  */
 #include <cblas.h>
 
@@ -85,8 +85,8 @@ static int64_t loss(run_t *r, slg_ctx *ctx, net *t, int from, int rows, bool sta
 }
 
 /*
- * The softmax of the claim is that of float32 frameworks, whose loss and gradient are rounded off: the
- * gradient at the target is p - 1, with p in float32. The library's own keeps 1 - p.
+ * The softmax of the claim is that of float32 frameworks, whose loss and gradient are rounded
+ * off: the gradient at the target is p - 1, with p in float32. The library's own keeps 1 - p.
  */
 static void rounded_softmax(run_t *r, slg_ctx *ctx, net *t, int rows)
 {

@@ -1,9 +1,9 @@
 /*
  * 13 - Cross-Entropy Loss Functions: Theoretical Analysis and Applications (ICML 2023).
  *
- * Which members of the comp-sum family train, on clean and on noisy labels; and adversarial training
- * by the smooth adversarial comp-sum loss beside adversarial cross-entropy and TRADES. Digits, MLP
- * 64-64-64-10, 1200 images to train on.
+ * Which members of the comp-sum family train, on clean and on noisy labels; and adversarial
+ * training by the smooth adversarial comp-sum loss beside adversarial cross-entropy and TRADES.
+ * Digits, MLP 64-64-64-10, 1200 images to train on.
  */
 #include "mlp.h"
 
@@ -47,8 +47,8 @@ static void start(world *w, uint64_t seed, double noisy)
         w->seen[at] = wrong ? (int32_t)rng_below(&split, CLASSES) : w->label[at];
     }
     /* PyTorch's default. With He's the order of the members is the same, but all schemes with a
-       perturbed pass lose clean and robust accuracy, and the smooth loss most: -2.4 points to the
-       first bar on robustness. */
+       perturbed pass lose clean and robust accuracy, and the smooth loss most: -2.4 points
+       to the first bar on robustness. */
     mlp_seed(&w->net, &w->g, 1);
 }
 
@@ -136,8 +136,8 @@ static double train_member(world *w, double tau, double noisy, uint64_t seed)
 static void members(world *w, int seeds)
 {
     static const double taus[] = { 0, 0.5, 1, 1.5, 1.7, 2 };
-    /* What the bars are on; a quick run trains no others. Seeds are not spared: of one seed alone the gap
-       under noise is 0.041 +- 0.013. */
+    /* What the bars are on; a quick run trains no others. Seeds are not spared: of one seed
+       alone the gap under noise is 0.041 +- 0.013. */
     static const bool barred[2][6] = { { true, false, true, true, false, true },
                                        { false, false, true, true, false, false } };
     const bool quick = run_quick(w->r);
@@ -145,9 +145,11 @@ static void members(world *w, int seeds)
     for (int noisy = 0; noisy < 2; noisy++)
         for (int i = 0; i < 6; i++)
             for (int s = 0; s < seeds && (barred[noisy][i] || !quick); s++)
-                y[noisy][i] += train_member(w, taus[i], noisy ? 0.4 : 0, (uint64_t)s + 1) / seeds;
+                y[noisy][i] +=
+                    train_member(w, taus[i], noisy ? 0.4 : 0, (uint64_t)s + 1) / seeds;
     claim(w->r, "clean, tau 1 (logistic)", "best on clean data", y[0][2], "", at_least(0.955));
-    claim(w->r, "clean, tau 1.5 (generalised cross-entropy)", "close to it", y[0][3], "", at_least(0.955));
+    claim(w->r, "clean, tau 1.5 (generalised cross-entropy)", "close to it", y[0][3], "",
+          at_least(0.955));
     double good = fmin(y[0][2], y[0][3]);
     claim(w->r, "clean, the worse of these above tau 0", "sum-exponential is clearly worse",
           good - y[0][0], "", at_least(0.05));
@@ -160,8 +162,8 @@ static void members(world *w, int seeds)
     series(w->r, "40% of labels redrawn", 6, taus, y[1]);
     note(w->r, "clean, tau 0 .5 1 1.5 1.7 2: %.3f %.3f %.3f %.3f %.3f %.3f", y[0][0], y[0][1],
          y[0][2], y[0][3], y[0][4], y[0][5]);
-    note(w->r, "noisy: %.3f %.3f %.3f %.3f %.3f %.3f", y[1][0], y[1][1], y[1][2], y[1][3], y[1][4],
-         y[1][5]);
+    note(w->r, "noisy: %.3f %.3f %.3f %.3f %.3f %.3f", y[1][0], y[1][1], y[1][2], y[1][3],
+         y[1][4], y[1][5]);
 }
 
 /* ---- Robustness ------------------------------------------------------------------------- */
@@ -194,7 +196,8 @@ static void attack_grad(world *w, goal to)
     } else if (to == GOAL_CHANGE) {
         slg_tensor a = slg_tensor_2d(p->act[2], SLG_F32, p->rows, CLASSES);
         slg_tensor h = slg_tensor_2d(w->clean.act[2], SLG_F32, p->rows, CLASSES);
-        slg_tensor td = slg_tensor_2d(d, SLG_F32, p->rows, CLASSES), y = slg_tensor_1d(w->y, SLG_I32, p->rows);
+        slg_tensor td = slg_tensor_2d(d, SLG_F32, p->rows, CLASSES),
+                   y = slg_tensor_1d(w->y, SLG_I32, p->rows);
         slg_logits l = slg_logits_dense(&a), clean = slg_logits_dense(&h);
         slg_targets t = slg_targets_index(&y);
         slg_logits_grad g = slg_grad_dense(&td);
@@ -218,7 +221,8 @@ static void attack_grad(world *w, goal to)
 /* From w->x0 to w->x; ends with w->moved a forward pass of it. */
 static void attack(world *w, int rows, goal to, int steps, double step)
 {
-    slg_tensor x0 = slg_tensor_2d(w->x0, SLG_F32, rows, IN), x = slg_tensor_2d(w->x, SLG_F32, rows, IN);
+    slg_tensor x0 = slg_tensor_2d(w->x0, SLG_F32, rows, IN),
+               x = slg_tensor_2d(w->x, SLG_F32, rows, IN);
     slg_tensor dx = slg_tensor_2d(w->dx, SLG_F32, rows, IN);
     slg_attack_opts o;
     slg_attack_opts_init(&o, sizeof o);
@@ -260,13 +264,16 @@ static void scheme_grad(world *w, const recipe *c, int rows, double done)
     mlp_pass *h = &w->clean, *a = &w->moved;
     if (c->kind != ADVERSARIAL) mlp_forward(&w->net, h, w->x0, rows);
     if (c->kind != STANDARD)
-        attack(w, rows, c->kind == ADVERSARIAL ? GOAL_LOSS : c->kind == TRADES ? GOAL_KL : GOAL_CHANGE, 3,
-               RADIUS / 4);
+        attack(w, rows,
+               c->kind == ADVERSARIAL ? GOAL_LOSS
+               : c->kind == TRADES    ? GOAL_KL
+                                      : GOAL_CHANGE,
+               3, RADIUS / 4);
     if (c->kind == STANDARD || c->kind == TRADES) comp_sum_grad(w, h, 1);
     if (c->kind == ADVERSARIAL) comp_sum_grad(w, a, 1);
     for (int i = 0; i < rows && c->kind == TRADES; i++)
-        kl_grad(h->act[2] + i * CLASSES, a->act[2] + i * CLASSES, 6.0 / rows, h->dact[2] + i * CLASSES,
-                a->dact[2] + i * CLASSES);
+        kl_grad(h->act[2] + i * CLASSES, a->act[2] + i * CLASSES, 6.0 / rows,
+                h->dact[2] + i * CLASSES, a->dact[2] + i * CLASSES);
     if (c->kind == SMOOTH) {
         slg_tensor zh = slg_tensor_2d(h->act[2], SLG_F32, rows, CLASSES);
         slg_tensor za = slg_tensor_2d(a->act[2], SLG_F32, rows, CLASSES);
@@ -287,7 +294,8 @@ static void scheme_grad(world *w, const recipe *c, int rows, double done)
     if (c->kind != STANDARD) mlp_backward(&w->net, a, NULL, true);
 }
 
-static void train_robust(world *w, const recipe *c, uint64_t seed, double *clean, double *robust)
+static void train_robust(world *w, const recipe *c, uint64_t seed, double *clean,
+                         double *robust)
 {
     enum { BATCH = 100 };
     int epochs = c->kind == STANDARD ? 15 : 30, steps = epochs * TRAIN / BATCH, step = 0;
@@ -309,18 +317,23 @@ static void train_robust(world *w, const recipe *c, uint64_t seed, double *clean
 static void robustness(world *w, int seeds)
 {
     static const recipe recipes[] = {
-        { "standard", STANDARD, 0, 1 },           { "adversarial cross-entropy", ADVERSARIAL, 0, 1 },
-        { "TRADES, beta 6", TRADES, 0, 1 },       { "smooth comp-sum, nu 1.3, tau 1", SMOOTH, 1.3, 1 },
-        { "the same, tau 1.1", SMOOTH, 1.3, 1.1 }, { "smooth comp-sum, nu 1, tau 1", SMOOTH, 1, 1 },
+        { "standard", STANDARD, 0, 1 },
+        { "adversarial cross-entropy", ADVERSARIAL, 0, 1 },
+        { "TRADES, beta 6", TRADES, 0, 1 },
+        { "smooth comp-sum, nu 1.3, tau 1", SMOOTH, 1.3, 1 },
+        { "the same, tau 1.1", SMOOTH, 1.3, 1.1 },
+        { "smooth comp-sum, nu 1, tau 1", SMOOTH, 1, 1 },
     };
     double clean[6] = { 0 }, robust[6] = { 0 };
     for (int i = 0; i < 6; i++) {
-        for (int s = 0; s < seeds; s++) train_robust(w, &recipes[i], (uint64_t)s + 1, &clean[i], &robust[i]);
+        for (int s = 0; s < seeds; s++)
+            train_robust(w, &recipes[i], (uint64_t)s + 1, &clean[i], &robust[i]);
         clean[i] /= seeds, robust[i] /= seeds;
         note(w->r, "%s: clean %.3f, robust %.3f", recipes[i].name, clean[i], robust[i]);
     }
     claim(w->r, "robust accuracy, smooth comp-sum (nu 1.3) above adversarial cross-entropy",
-          "more robust than adversarial training", 100 * (robust[3] - robust[1]), "points", at_least(2));
+          "more robust than adversarial training", 100 * (robust[3] - robust[1]), "points",
+          at_least(2));
     claim(w->r, "its clean accuracy above that of TRADES", "higher clean accuracy",
           100 * (clean[3] - clean[2]), "points", at_least(0));
     claim(w->r, "its robust accuracy above that of TRADES", "more robust than TRADES",
@@ -335,7 +348,8 @@ static void run(run_t *r)
     w->ctx = run_ctx(r, SLG_ISA_AUTO, 1);
     w->pixels = run_floats(r, ALL * IN), w->x = run_floats(r, ALL * IN);
     w->x0 = run_floats(r, ALL * IN), w->dx = run_floats(r, ALL * IN);
-    w->label = run_memory(r, ALL * sizeof(int32_t)), w->y = run_memory(r, ALL * sizeof(int32_t));
+    w->label = run_memory(r, ALL * sizeof(int32_t)),
+    w->y = run_memory(r, ALL * sizeof(int32_t));
     w->seen = run_memory(r, ALL * sizeof(int32_t));
     load(w);
     w->net = mlp_of(r, 3, sizes);
@@ -344,5 +358,6 @@ static void run(run_t *r)
     robustness(w, run_quick(r) ? 1 : 2);
 }
 
-const paper paper_13_comp_sum = { 13, "comp-sum",
-                                  "Cross-Entropy Loss Functions: Theoretical Analysis and Applications", run };
+const paper paper_13_comp_sum = {
+    13, "comp-sum", "Cross-Entropy Loss Functions: Theoretical Analysis and Applications", run
+};

@@ -1,6 +1,7 @@
 /*
- * 20_cnn_svm.c - a small convolutional network on the 8x8 digits, with softmax and with hinge losses
- * as output. The claim that holds: a squared hinge trains as well as softmax, within a point or so.
+ * 20_cnn_svm.c - a small convolutional network on the 8x8 digits, with softmax and with hinge
+ * losses as output. The claim that holds: a squared hinge trains as well as softmax, within
+ * a point or so.
  */
 #include <cblas.h>
 

@@ -1,14 +1,15 @@
 /*
  * 22 - Dual-Head Knowledge Distillation (2024), on the digits of scikit-learn.
  *
- * A student 64-16 (ReLU) with linear heads learns from labels (cross-entropy) and from a teacher's logits
- * (the normalised binary divergence, tau 2): with one head for both losses, with two, and with two and
- * aligned gradients. SGD with momentum 0.9, weight decay 5e-4, cosine from 0.05, batches of 50, gradients
- * clipped to norm 5. The last 800 images of the seed's permutation are the test.
+ * A student 64-16 (ReLU) with linear heads learns from labels (cross-entropy) and from
+ * a teacher's logits (the normalised binary divergence, tau 2): with one head for both losses,
+ * with two, and with two and aligned gradients. SGD with momentum 0.9, weight decay 5e-4,
+ * cosine from 0.05, batches of 50, gradients clipped to norm 5. The last 800 images
+ * of the seed's permutation are the test.
  *
- * What is claimed is the paper's analysis (on one head the two gradients oppose each other, on the features
- * of two heads they do not), and where one head hurts (a weak teacher, few images). That two heads beat
- * one with a strong teacher is not to be seen at this size.
+ * What is claimed is the paper's analysis (on one head the two gradients oppose each other, on
+ * the features of two heads they do not), and where one head hurts (a weak teacher, few
+ * images). That two heads beat one with a strong teacher is not to be seen at this size.
  */
 #include "papers.h"
 
@@ -21,30 +22,34 @@ enum mode { CE, KD, LOGIT, ONE, TWO, ALIGNED, MODES };
 
 typedef struct data {
     int64_t order[IMAGES];
-    float *x;       /* [IMAGES, IN], in the seed's order, standardised */
+    float *x; /* [IMAGES, IN], in the seed's order, standardised */
     int32_t label[IMAGES];
     float *teacher; /* [IMAGES, CLASSES] logits */
 } data;
 
-/* ---- Layers --------------------------------------------------------------------------------- */
+/* ---- Layers ------------------------------------------------------------------------------ */
 
 /* y [n, out] = x w' + b */
-static void layer(int n, int in, int out, const float *x, const float *w, const float *b, float *y)
+static void layer(int n, int in, int out, const float *x, const float *w, const float *b,
+                  float *y)
 {
     for (int i = 0; i < n; i++) memcpy(y + i * out, b, (size_t)out * sizeof *y);
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n, out, in, 1, x, in, w, in, 1, y, out);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n, out, in, 1, x, in, w, in, 1, y,
+                out);
 }
 
 /* dw = dy' x, db = sum dy; dx = dy w unless NULL */
 static void layer_back(int n, int in, int out, const float *x, const float *w, const float *dy,
                        float *dw, float *db, float *dx)
 {
-    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, out, in, n, 1, dy, out, x, in, 0, dw, in);
+    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, out, in, n, 1, dy, out, x, in, 0, dw,
+                in);
     memset(db, 0, (size_t)out * sizeof *db);
     for (int i = 0; i < n; i++)
         for (int j = 0; j < out; j++) db[j] += dy[i * out + j];
     if (dx)
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, n, in, out, 1, dy, out, w, in, 0, dx, in);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, n, in, out, 1, dy, out, w, in, 0,
+                    dx, in);
 }
 
 static void relu(size_t n, float *x)
@@ -97,7 +102,7 @@ static double accuracy(const data *d, const float *logits) /* of the test images
     return (double)right / TEST;
 }
 
-/* ---- Data ----------------------------------------------------------------------------------- */
+/* ---- Data -------------------------------------------------------------------------------- */
 
 static void load(run_t *r, const csv *t, uint64_t seed, data *d)
 {
@@ -126,24 +131,28 @@ static void load(run_t *r, const csv *t, uint64_t seed, data *d)
 }
 
 /* A batch of the first `images`, the epoch's order in pick. */
-static void gather(const data *d, const int64_t *pick, int n, float *x, int32_t *y, float *teacher)
+static void gather(const data *d, const int64_t *pick, int n, float *x, int32_t *y,
+                   float *teacher)
 {
     for (int i = 0; i < n; i++) {
         memcpy(x + i * IN, d->x + pick[i] * IN, IN * sizeof *x);
-        memcpy(teacher + i * CLASSES, d->teacher + pick[i] * CLASSES, CLASSES * sizeof *teacher);
+        memcpy(teacher + i * CLASSES, d->teacher + pick[i] * CLASSES,
+               CLASSES * sizeof *teacher);
         y[i] = d->label[pick[i]];
     }
 }
 
-/* ---- Teachers ------------------------------------------------------------------------------- */
+/* ---- Teachers ---------------------------------------------------------------------------- */
 
-/* Hidden layers of WIDE (2 or 0); its logits times `scale` go to d->teacher. Returns its accuracy. */
-static double teach(run_t *r, slg_ctx *ctx, data *d, int hidden, int images, int epochs, double scale,
-                    uint64_t seed)
+/* Hidden layers of WIDE (2 or 0); its logits times `scale` go to d->teacher. Returns its
+   accuracy. */
+static double teach(run_t *r, slg_ctx *ctx, data *d, int hidden, int images, int epochs,
+                    double scale, uint64_t seed)
 {
     const int size[4] = { IN, hidden ? WIDE : CLASSES, WIDE, CLASSES }, layers = hidden ? 3 : 1;
     size_t at[4] = { 0 };
-    for (int l = 0; l < layers; l++) at[l + 1] = at[l] + (size_t)(size[l] + 1) * (size_t)size[l + 1];
+    for (int l = 0; l < layers; l++)
+        at[l + 1] = at[l] + (size_t)(size[l] + 1) * (size_t)size[l + 1];
     const size_t n = at[layers];
     float *w = run_floats(r, n), *g = run_floats(r, n), *m = run_floats(r, n);
     float *act[4], *back[4];
@@ -177,8 +186,8 @@ static double teach(run_t *r, slg_ctx *ctx, data *d, int hidden, int images, int
         must(r, ctx, slg_cross_entropy(ctx, &logits, &targets, NULL, &out, &grad));
         for (int l = layers - 1; l >= 0; l--) {
             float *db = g + at[l] + size[l] * size[l + 1];
-            layer_back(BATCH, size[l], size[l + 1], act[l], w + at[l], back[l + 1], g + at[l], db,
-                       l ? back[l] : NULL);
+            layer_back(BATCH, size[l], size[l + 1], act[l], w + at[l], back[l + 1], g + at[l],
+                       db, l ? back[l] : NULL);
             if (l) relu_back(BATCH * (size_t)size[l], act[l], back[l]);
         }
         sgd(n, w, g, m, cosine_lr(step, steps));
@@ -193,7 +202,7 @@ static double teach(run_t *r, slg_ctx *ctx, data *d, int hidden, int images, int
     return accuracy(d, d->teacher + (IMAGES - TEST) * CLASSES);
 }
 
-/* ---- Students ------------------------------------------------------------------------------- */
+/* ---- Students ---------------------------------------------------------------------------- */
 
 typedef struct student {
     int hidden, images, epochs;
@@ -203,10 +212,12 @@ typedef struct student {
 
 typedef struct outcome {
     double accuracy, head_cosine, feature_cosine; /* over the second half of training */
-    double head_negative;                         /* share of its steps with a negative head cosine */
+    double head_negative;                         /* share of its steps with a negative head
+                                                     cosine */
 } outcome;
 
-/* Weights and gradients as one vector: backbone, main head, auxiliary head, with their biases. */
+/* Weights and gradients as one vector: backbone, main head, auxiliary head, with their
+   biases. */
 typedef struct net {
     int hidden;
     size_t main, auxiliary, n;
@@ -221,7 +232,8 @@ static net net_of(int hidden)
     return t;
 }
 
-/* A head as the library takes it: weights or gradients at v, features or their gradient at f. */
+/* A head as the library takes it: weights or gradients at v, features or their gradient at
+   f. */
 typedef struct head {
     slg_tensor features, weight, bias;
 } head;
@@ -239,10 +251,10 @@ typedef struct step {
     float features[BATCH * MAX_HIDDEN], d1[BATCH * MAX_HIDDEN], d2[BATCH * MAX_HIDDEN];
 } step;
 
-/* Gradients of the step's losses: the main one into g1 and s->d1, the other into g2 and s->d2; what a loss
-   does not reach is 0. */
-static void losses(run_t *r, slg_ctx *ctx, const net *t, enum mode mode, float *w, step *s, float *g1,
-                   float *g2)
+/* Gradients of the step's losses: the main one into g1 and s->d1, the other into g2 and s->d2;
+   what a loss does not reach is 0. */
+static void losses(run_t *r, slg_ctx *ctx, const net *t, enum mode mode, float *w, step *s,
+                   float *g1, float *g2)
 {
     const bool two = mode == TWO || mode == ALIGNED;
     const size_t second = two ? t->auxiliary : t->main;
@@ -264,7 +276,8 @@ static void losses(run_t *r, slg_ctx *ctx, const net *t, enum mode mode, float *
     distil.teacher = &teacher;
     if (two) {
         targets.teacher = &teacher;
-        must(r, ctx, slg_dual_head(ctx, &main, &other, &targets, NULL, &out, &more, &dmain, &dother));
+        must(r, ctx,
+             slg_dual_head(ctx, &main, &other, &targets, NULL, &out, &more, &dmain, &dother));
         return;
     }
     if (mode == CE || mode == ONE)
@@ -338,12 +351,14 @@ static outcome train(run_t *r, slg_ctx *ctx, const data *d, const student *p)
             double c = cosine(t.auxiliary - t.main, g1 + t.main, g2 + t.main);
             o.head_cosine += c / (double)(steps - steps / 2);
             o.head_negative += (c < 0) / (double)(steps - steps / 2);
-            o.feature_cosine += cosine(BATCH * (size_t)t.hidden, s->d1, s->d2) / (double)(steps - steps / 2);
+            o.feature_cosine +=
+                cosine(BATCH * (size_t)t.hidden, s->d1, s->d2) / (double)(steps - steps / 2);
         }
         backbone_back(&t, s, w, s->d1, g1);
         backbone_back(&t, s, w, s->d2, g2);
         if (p->mode == ALIGNED) {
-            slg_tensor a = slg_tensor_1d(g1, SLG_F32, (int64_t)t.n), b = slg_tensor_1d(g2, SLG_F32, (int64_t)t.n);
+            slg_tensor a = slg_tensor_1d(g1, SLG_F32, (int64_t)t.n),
+                       b = slg_tensor_1d(g2, SLG_F32, (int64_t)t.n);
             slg_tensor *main = &a, *auxiliary = &b;
             must(r, ctx, slg_align_gradients(ctx, 1, &main, &auxiliary, &merge, NULL));
         } else {
@@ -355,7 +370,7 @@ static outcome train(run_t *r, slg_ctx *ctx, const data *d, const student *p)
     return o;
 }
 
-/* ---- Claims --------------------------------------------------------------------------------- */
+/* ---- Claims ------------------------------------------------------------------------------ */
 
 typedef struct experiment {
     const char *name;
@@ -364,12 +379,15 @@ typedef struct experiment {
     int hidden, images, epochs, seeds;
 } experiment;
 
-static const char *const mode_name[MODES] = { "CE", "KD (temperature 4)", "logit loss alone", "one head",
-                                              "two heads", "two heads, aligned" };
+static const char *const mode_name[MODES] = {
+    "CE",       "KD (temperature 4)", "logit loss alone",
+    "one head", "two heads",          "two heads, aligned"
+};
 
-/* Means over seeds; and of what two heads are above one, the standard error too: from seed to seed it differs
-   by more than its mean. */
-static void run_experiment(run_t *r, slg_ctx *ctx, const csv *t, const experiment *e, outcome mean[MODES])
+/* Means over seeds; and of what two heads are above one, the standard error too: from seed
+   to seed it differs by more than its mean. */
+static void run_experiment(run_t *r, slg_ctx *ctx, const csv *t, const experiment *e,
+                           outcome mean[MODES])
 {
     const int seeds = run_quick(r) ? 2 : e->seeds;
     double teacher = 0, gap = 0, gap2 = 0;
@@ -378,10 +396,12 @@ static void run_experiment(run_t *r, slg_ctx *ctx, const csv *t, const experimen
         data d;
         load(r, t, (uint64_t)seed, &d);
         teacher += teach(r, ctx, &d, e->teacher_hidden, e->teacher_images, e->teacher_epochs,
-                         e->teacher_scale, (uint64_t)seed) / seeds;
+                         e->teacher_scale, (uint64_t)seed) /
+                   seeds;
         double accuracy_of[MODES];
         for (int mode = 0; mode < MODES; mode++) {
-            const student p = { e->hidden, e->images, e->epochs, (enum mode)mode, (uint64_t)seed };
+            const student p = { e->hidden, e->images, e->epochs, (enum mode)mode,
+                                (uint64_t)seed };
             outcome o = train(r, ctx, &d, &p);
             accuracy_of[mode] = o.accuracy;
             mean[mode].accuracy += o.accuracy / seeds;
@@ -394,39 +414,48 @@ static void run_experiment(run_t *r, slg_ctx *ctx, const csv *t, const experimen
     }
     note(r, "%s, %d seeds: teacher %.3f", e->name, seeds, teacher);
     for (int mode = 0; mode < MODES; mode++)
-        note(r, "  %-20s accuracy %.3f, cosine of the gradients on the features %+.2f", mode_name[mode],
-             mean[mode].accuracy, mean[mode].feature_cosine);
+        note(r, "  %-20s accuracy %.3f, cosine of the gradients on the features %+.2f",
+             mode_name[mode], mean[mode].accuracy, mean[mode].feature_cosine);
     note(r, "  two heads above one: %+.2f +- %.2f points (standard error)", gap,
          sqrt(fmax(0, gap2 - gap * gap) / fmax(1, seeds - 1)));
 }
 
 static void run(run_t *r)
 {
-    static const experiment strong = { "strong teacher, 300 images", 1, TEACHER_IMAGES, 60, 0.2, 16, 300, 60, 4 };
-    static const experiment weak = { "weak teacher, 300 images", 0, 300, 4, 1, 16, 300, 60, MAX_SEEDS };
-    static const experiment few = { "strong teacher, 150 images", 1, TEACHER_IMAGES, 60, 1, 12, 150, 40, 5 };
+    static const experiment strong = {
+        "strong teacher, 300 images", 1, TEACHER_IMAGES, 60, 0.2, 16, 300, 60, 4
+    };
+    static const experiment weak = {
+        "weak teacher, 300 images", 0, 300, 4, 1, 16, 300, 60, MAX_SEEDS
+    };
+    static const experiment few = {
+        "strong teacher, 150 images", 1, TEACHER_IMAGES, 60, 1, 12, 150, 40, 5
+    };
     const csv t = csv_read(r, "digits.csv.gz", ',');
     slg_ctx *ctx = run_ctx(r, SLG_ISA_AUTO, 1);
     outcome m[MODES];
-    if (t.rows != IMAGES || t.cols != IN + 1) run_fail(r, "digits.csv.gz is %zu x %zu", t.rows, t.cols);
+    if (t.rows != IMAGES || t.cols != IN + 1)
+        run_fail(r, "digits.csv.gz is %zu x %zu", t.rows, t.cols);
 
     run_experiment(r, ctx, &t, &strong, m);
-    claim(r, "one head: cosine of the two gradients on its weights", "they conflict", m[ONE].head_cosine,
-          "", at_most(-0.5));
-    claim(r, "one head: steps in which that cosine is negative", "", 100 * m[ONE].head_negative, "%", no_bar());
-    claim(r, "two heads: cosine on the features", "they do not", m[TWO].feature_cosine, "", at_least(-0.05));
-    claim(r, "strong teacher: two heads above CE", "", 100 * (m[TWO].accuracy - m[CE].accuracy), "points",
-          at_least(0));
+    claim(r, "one head: cosine of the two gradients on its weights", "they conflict",
+          m[ONE].head_cosine, "", at_most(-0.5));
+    claim(r, "one head: steps in which that cosine is negative", "", 100 * m[ONE].head_negative,
+          "%", no_bar());
+    claim(r, "two heads: cosine on the features", "they do not", m[TWO].feature_cosine, "",
+          at_least(-0.05));
+    claim(r, "strong teacher: two heads above CE", "", 100 * (m[TWO].accuracy - m[CE].accuracy),
+          "points", at_least(0));
 
     run_experiment(r, ctx, &t, &weak, m);
     claim(r, "weak teacher: two heads above one head", "one head collapses",
           100 * (m[TWO].accuracy - m[ONE].accuracy), "points", at_least(1));
-    claim(r, "weak teacher: aligned above one head", "", 100 * (m[ALIGNED].accuracy - m[ONE].accuracy),
-          "points", no_bar());
+    claim(r, "weak teacher: aligned above one head", "",
+          100 * (m[ALIGNED].accuracy - m[ONE].accuracy), "points", no_bar());
 
     run_experiment(r, ctx, &t, &few, m);
-    claim(r, "150 images: two heads above CE", "", 100 * (m[TWO].accuracy - m[CE].accuracy), "points",
-          at_least(3));
+    claim(r, "150 images: two heads above CE", "", 100 * (m[TWO].accuracy - m[CE].accuracy),
+          "points", at_least(3));
 }
 
 const paper paper_22_dhkd = { 22, "dhkd", "Dual-Head Knowledge Distillation", run };

@@ -1,12 +1,20 @@
 /*
  * 24 - Diversity or Precision? A Deep Dive into Next Token Prediction (2025).
  *
- * A policy for one step of addition modulo 10 is pre-trained with reward-shaped cross-entropy on noisy
- * labels, then trained by GRPO on chains of five steps, rewarded for the right end.
+ * A policy for one step of addition modulo 10 is pre-trained with reward-shaped cross-entropy
+ * on noisy labels, then trained by GRPO on chains of five steps, rewarded for the right end.
  */
 #include "mlp.h"
 
-enum { DIGITS = 10, IN = 20, STEPS = 5, PROMPTS = 32, GROUP = 8, CHAINS = PROMPTS * GROUP, TRIALS = 3000 };
+enum {
+    DIGITS = 10,
+    IN = 20,
+    STEPS = 5,
+    PROMPTS = 32,
+    GROUP = 8,
+    CHAINS = PROMPTS * GROUP,
+    TRIALS = 3000
+};
 
 typedef struct recipe {
     const char *name;
@@ -104,7 +112,8 @@ static double sample(world *w, int chains)
     for (int i = 0; i < chains; i++) w->at[i] = w->digit[i * (STEPS + 1)];
     for (int s = 0; s < STEPS; s++) {
         float *x = w->x + s * chains * IN;
-        for (int i = 0; i < chains; i++) one_hots(x + i * IN, w->at[i], w->digit[i * (STEPS + 1) + s + 1]);
+        for (int i = 0; i < chains; i++)
+            one_hots(x + i * IN, w->at[i], w->digit[i * (STEPS + 1) + s + 1]);
         mlp_forward(&w->net, &w->pass, x, chains);
         slg_tensor z = slg_tensor_2d(w->pass.act[1], SLG_F32, chains, DIGITS);
         slg_tensor p = slg_tensor_2d(w->p, SLG_F32, chains, DIGITS);
@@ -112,7 +121,8 @@ static double sample(world *w, int chains)
         for (int i = 0; i < chains; i++) {
             double u = rng_uniform(&w->g, 0, 1);
             int k = 0;
-            for (; k < DIGITS - 1 && (u -= (double)w->p[i * DIGITS + k]) >= 0; k++) {}
+            for (; k < DIGITS - 1 && (u -= (double)w->p[i * DIGITS + k]) >= 0; k++) {
+            }
             w->taken[s * chains + i] = w->at[i] = k;
         }
     }
@@ -127,7 +137,8 @@ static double sample(world *w, int chains)
 
 static double pass1(world *w)
 {
-    for (int i = 0; i < TRIALS * (STEPS + 1); i++) w->digit[i] = (int32_t)rng_below(&w->g, DIGITS);
+    for (int i = 0; i < TRIALS * (STEPS + 1); i++)
+        w->digit[i] = (int32_t)rng_below(&w->g, DIGITS);
     return sample(w, TRIALS);
 }
 
@@ -142,8 +153,10 @@ static void grpo_step(world *w, slg_optimizer *opt)
     for (int i = 0; i < CHAINS; i += GROUP) {
         double mean = 0, var = 0;
         for (int j = 0; j < GROUP; j++) mean += w->gain[i + j] / GROUP;
-        for (int j = 0; j < GROUP; j++) var += (w->gain[i + j] - mean) * (w->gain[i + j] - mean) / GROUP;
-        for (int j = 0; j < GROUP; j++) w->gain[i + j] = (w->gain[i + j] - mean) / (sqrt(var) + 1e-4);
+        for (int j = 0; j < GROUP; j++)
+            var += (w->gain[i + j] - mean) * (w->gain[i + j] - mean) / GROUP;
+        for (int j = 0; j < GROUP; j++)
+            w->gain[i + j] = (w->gain[i + j] - mean) / (sqrt(var) + 1e-4);
     }
     const int rows = CHAINS * STEPS;
     mlp_forward(&w->net, &w->pass, w->x, rows);
@@ -177,23 +190,27 @@ static void one_run(world *w, const recipe *c, uint64_t seed, double part, score
 
 static void run(run_t *r)
 {
-    static const recipe recipes[] = { { "beta -0.25", -0.25, 0, 0 }, { "beta 0", 0, 0, 0 },
-                                      { "beta 0.5", 0.5, 0, 0 }, { "tail -0.1, k = 3", 0, -0.1, 3 } };
+    static const recipe recipes[] = { { "beta -0.25", -0.25, 0, 0 },
+                                      { "beta 0", 0, 0, 0 },
+                                      { "beta 0.5", 0.5, 0, 0 },
+                                      { "tail -0.1, k = 3", 0, -0.1, 3 } };
     static const int sizes[] = { IN, 64, DIGITS };
     const int seeds = run_quick(r) ? 2 : 4;
     scores s[4] = { { 0, 0, 0, 0 } };
     world *w = run_memory(r, sizeof *w);
     w->r = r, w->ctx = run_ctx(r, SLG_ISA_AUTO, 1);
     w->net = mlp_of(r, 2, sizes), w->pass = mlp_pass_of(r, &w->net, TRIALS);
-    w->x = run_floats(r, (size_t)TRIALS * STEPS * IN), w->p = run_floats(r, (size_t)TRIALS * DIGITS);
+    w->x = run_floats(r, (size_t)TRIALS * STEPS * IN),
+    w->p = run_floats(r, (size_t)TRIALS * DIGITS);
     w->y = run_memory(r, 128 * sizeof(int32_t));
     w->taken = run_memory(r, (size_t)TRIALS * STEPS * sizeof(int32_t));
     w->digit = run_memory(r, (size_t)TRIALS * (STEPS + 1) * sizeof(int32_t));
     w->at = run_memory(r, TRIALS * sizeof(int)), w->gain = run_doubles(r, TRIALS);
     for (int i = 0; i < 4; i++) {
-        for (int n = 0; n < seeds; n++) one_run(w, &recipes[i], (uint64_t)n + 1, 1.0 / seeds, &s[i]);
-        note(r, "%s: entropy %.3f, Pass@1 before %.3f, at step 40 %.3f, after %.3f", recipes[i].name,
-             s[i].entropy, s[i].before, s[i].at40, s[i].after);
+        for (int n = 0; n < seeds; n++)
+            one_run(w, &recipes[i], (uint64_t)n + 1, 1.0 / seeds, &s[i]);
+        note(r, "%s: entropy %.3f, Pass@1 before %.3f, at step 40 %.3f, after %.3f",
+             recipes[i].name, s[i].entropy, s[i].before, s[i].at40, s[i].after);
     }
     const double stage[3] = { 0, 40, 120 };
     figure(r, "Pass@1 under RL", "step", "Pass@1", 0);
@@ -202,7 +219,8 @@ static void run(run_t *r)
         series(r, recipes[i].name, 3, stage, y);
     }
     double h = fmin(s[1].entropy - s[0].entropy, s[2].entropy - s[1].entropy);
-    claim(r, "entropy, least gap of beta -0.25 < 0 < 0.5", "precision lowers it", h, "nats", at_least(0));
+    claim(r, "entropy, least gap of beta -0.25 < 0 < 0.5", "precision lowers it", h, "nats",
+          at_least(0));
     claim(r, "Pass@1 before RL, least gap of -0.25 > 0 > 0.5", "",
           fmin(s[0].before - s[1].before, s[1].before - s[2].before), "", at_least(0));
     claim(r, "Pass@1 at step 40, least gap", "a precise prior is the better start",
@@ -212,5 +230,6 @@ static void run(run_t *r)
 }
 
 const paper paper_24_diversity_precision = {
-    24, "diversity-precision", "Diversity or Precision? A Deep Dive into Next Token Prediction", run
+    24, "diversity-precision", "Diversity or Precision? A Deep Dive into Next Token Prediction",
+    run
 };

@@ -1,19 +1,42 @@
 /*
- * 35 - To Cool or not to Cool? Temperature Network Meets Large Foundation Models via DRO (2024).
+ * 35 - To Cool or not to Cool? Temperature Network Meets Large Foundation Models via DRO
+ * (2024).
  *
  * Contrastive learning of pairs: upper and lower halves of the digits' images. Two encoders
- * 32-128-32 with ReLU, features of length 1; the temperature fixed, of each sample, or predicted by
- * a temperature network. Retrieval among 597 held-out pairs, mean of both directions and of seeds.
+ * 32-128-32 with ReLU, features of length 1; the temperature fixed, of each sample, or
+ * predicted by a temperature network. Retrieval among 597 held-out pairs, mean of both
+ * directions and of seeds.
  */
 #include "papers.h"
 
 #include <cblas.h>
 
-enum { IN = 32, HIDDEN = 128, DIM = 32, TRAIN = 1200, TEST = 597, BATCH = 128, PROTOTYPES = 64 };
-enum { W1 = 0, B1 = W1 + HIDDEN * IN, W2 = B1 + HIDDEN, B2 = W2 + DIM * HIDDEN, WEIGHTS = B2 + DIM };
+enum {
+    IN = 32,
+    HIDDEN = 128,
+    DIM = 32,
+    TRAIN = 1200,
+    TEST = 597,
+    BATCH = 128,
+    PROTOTYPES = 64
+};
+enum {
+    W1 = 0,
+    B1 = W1 + HIDDEN * IN,
+    W2 = B1 + HIDDEN,
+    B2 = W2 + DIM * HIDDEN,
+    WEIGHTS = B2 + DIM
+};
 /* Of a temperature network, in one buffer. */
-enum { N1 = 0, NB1 = N1 + DIM * DIM, N2 = NB1 + DIM, NC = N2 + PROTOTYPES * DIM, NB = NC + PROTOTYPES,
-       NPHI = NB + 1, NET = NPHI + 1 };
+enum {
+    N1 = 0,
+    NB1 = N1 + DIM * DIM,
+    N2 = NB1 + DIM,
+    NC = N2 + PROTOTYPES * DIM,
+    NB = NC + PROTOTYPES,
+    NPHI = NB + 1,
+    NET = NPHI + 1
+};
 enum { MAX_ROWS = TEST };
 #define TAU_LOW 0.02
 #define TAU_HIGH 0.4
@@ -55,14 +78,14 @@ typedef struct world {
     rng g;
 } world;
 
-static void gemm(bool ta, bool tb, int m, int n, int k, const float *a, const float *b, float beta,
-                 float *c)
+static void gemm(bool ta, bool tb, int m, int n, int k, const float *a, const float *b,
+                 float beta, float *c)
 {
-    cblas_sgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, m, n, k,
-                1.0f, a, ta ? m : k, b, tb ? k : n, beta, c, n);
+    cblas_sgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans,
+                m, n, k, 1.0f, a, ta ? m : k, b, tb ? k : n, beta, c, n);
 }
 
-/* ---- Encoders ------------------------------------------------------------------------------- */
+/* ---- Encoders ---------------------------------------------------------------------------- */
 
 static void encode(encoder *e, int rows)
 {
@@ -103,7 +126,8 @@ static void learn(world *w, encoder *e, int rows)
         if (e->h[i] <= 0) e->dh[i] = 0;
     gemm(true, false, HIDDEN, IN, rows, e->dh, e->x, 0, e->dw + W1);
     column_sums(e->dh, rows, HIDDEN, e->dw + B1);
-    slg_tensor p = slg_tensor_1d(e->w, SLG_F32, WEIGHTS), d = slg_tensor_1d(e->dw, SLG_F32, WEIGHTS);
+    slg_tensor p = slg_tensor_1d(e->w, SLG_F32, WEIGHTS),
+               d = slg_tensor_1d(e->dw, SLG_F32, WEIGHTS);
     must(w->r, w->ctx, slg_optimizer_step(e->opt, &p, &d));
 }
 
@@ -112,11 +136,12 @@ static void load(world *w, int side, const int64_t *which, int rows, double nois
 {
     for (int r = 0; r < rows; r++)
         for (int i = 0; i < IN; i++)
-            w->enc[side].x[r * IN + i] = w->pixels[which[r] * 64 + side * IN + i]
-                                       + (noise > 0 ? (float)rng_normal(&w->g, 0, noise) : 0.0f);
+            w->enc[side].x[r * IN + i] =
+                w->pixels[which[r] * 64 + side * IN + i] +
+                (noise > 0 ? (float)rng_normal(&w->g, 0, noise) : 0.0f);
 }
 
-/* ---- Temperatures --------------------------------------------------------------------------- */
+/* ---- Temperatures ------------------------------------------------------------------------ */
 
 typedef struct net_view {
     slg_tensor x, p[6], d[6], s, v, w, tau, dtau;
@@ -128,8 +153,8 @@ typedef struct net_view {
 static void view_net(tempnet *n, const float *features, int rows, net_view *t)
 {
     static const int at[6] = { N1, NB1, N2, NC, NB, NPHI };
-    static const int64_t shape[6][2] = { { DIM, DIM }, { DIM, 0 }, { PROTOTYPES, DIM }, { PROTOTYPES, 0 },
-                                         { 1, 0 }, { 1, 0 } };
+    static const int64_t shape[6][2] = { { DIM, DIM },      { DIM, 0 }, { PROTOTYPES, DIM },
+                                         { PROTOTYPES, 0 }, { 1, 0 },   { 1, 0 } };
     for (int i = 0; i < 6; i++) {
         bool flat = shape[i][1] == 0;
         t->p[i] = flat ? slg_tensor_1d(n->p + at[i], SLG_F32, shape[i][0])
@@ -141,7 +166,8 @@ static void view_net(tempnet *n, const float *features, int rows, net_view *t)
     t->s = slg_tensor_2d(n->s, SLG_F32, rows, DIM);
     t->v = slg_tensor_2d(n->v, SLG_F32, rows, PROTOTYPES);
     t->w = slg_tensor_2d(n->w, SLG_F32, rows, PROTOTYPES);
-    t->tau = slg_tensor_1d(n->tau, SLG_F32, rows), t->dtau = slg_tensor_1d(n->dtau, SLG_F32, rows);
+    t->tau = slg_tensor_1d(n->tau, SLG_F32, rows),
+    t->dtau = slg_tensor_1d(n->dtau, SLG_F32, rows);
     slg_tempnet_init(&t->net, sizeof t->net);
     slg_tempnet_saved_init(&t->saved, sizeof t->saved);
     slg_tempnet_grad_init(&t->grad, sizeof t->grad);
@@ -150,7 +176,8 @@ static void view_net(tempnet *n, const float *features, int rows, net_view *t)
     t->net.b = &t->p[4], t->net.phi = &t->p[5];
     t->net.tau_min = TAU_LOW, t->net.tau_max = TAU_HIGH;
     t->saved.s = &t->s, t->saved.v = &t->v, t->saved.w = &t->w;
-    t->grad.dw1 = &t->d[0], t->grad.db1 = &t->d[1], t->grad.dw2 = &t->d[2], t->grad.dc = &t->d[3];
+    t->grad.dw1 = &t->d[0], t->grad.db1 = &t->d[1], t->grad.dw2 = &t->d[2],
+    t->grad.dc = &t->d[3];
     t->grad.db = &t->d[4], t->grad.dphi = &t->d[5];
 }
 
@@ -181,13 +208,14 @@ static void learn_temperatures(world *w, const int64_t *which)
             }
         if (w->v->kind != TEMPNET) continue;
         view_net(n, w->enc[s].y, BATCH, &t);
-        must(w->r, w->ctx, slg_tempnet_backward(w->ctx, &t.x, &t.net, &t.saved, &t.dtau, &t.grad));
+        must(w->r, w->ctx,
+             slg_tempnet_backward(w->ctx, &t.x, &t.net, &t.saved, &t.dtau, &t.grad));
         slg_tensor p = slg_tensor_1d(n->p, SLG_F32, NET), d = slg_tensor_1d(n->d, SLG_F32, NET);
         must(w->r, w->ctx, slg_optimizer_step(n->opt, &p, &d));
     }
 }
 
-/* ---- Steps ---------------------------------------------------------------------------------- */
+/* ---- Steps ------------------------------------------------------------------------------- */
 
 /* Cross-entropy of both directions, the partner being the class. */
 static void clip_step(world *w)
@@ -220,7 +248,8 @@ static void robust_step(world *w, const int64_t *which, bool first)
     slg_contrastive_pairs_init(&p, sizeof p);
     slg_contrastive_opts_init(&o, sizeof o);
     slg_contrastive_out_init(&out, sizeof out);
-    slg_tensor y[2], dy[2], tau[2], dtau[2], state[2], id = slg_tensor_1d(which, SLG_I64, BATCH);
+    slg_tensor y[2], dy[2], tau[2], dtau[2], state[2],
+        id = slg_tensor_1d(which, SLG_I64, BATCH);
     temperatures(w, which);
     for (int s = 0; s < 2; s++) {
         y[s] = slg_tensor_2d(w->enc[s].y, SLG_F32, BATCH, DIM);
@@ -231,7 +260,8 @@ static void robust_step(world *w, const int64_t *which, bool first)
     }
     p.image = &y[0], p.text = &y[1], p.id = &id, p.tau_image = &tau[0], p.tau_text = &tau[1];
     o.first = first, o.rho = w->v->setting;
-    out.dimage = &dy[0], out.dtext = &dy[1], out.dtau_image = &dtau[0], out.dtau_text = &dtau[1];
+    out.dimage = &dy[0], out.dtext = &dy[1], out.dtau_image = &dtau[0],
+    out.dtau_text = &dtau[1];
     must(w->r, w->ctx, slg_contrastive(w->ctx, &p, &o, &state[0], &state[1], &out));
     learn_temperatures(w, which);
 }
@@ -320,14 +350,16 @@ static scores train(world *w, uint64_t seed, int epochs)
 static void make(run_t *r, world *w)
 {
     csv t = csv_read(r, "digits.csv.gz", ',');
-    if (t.rows != TRAIN + TEST || t.cols != 65) run_fail(r, "digits: %zu rows of %zu", t.rows, t.cols);
+    if (t.rows != TRAIN + TEST || t.cols != 65)
+        run_fail(r, "digits: %zu rows of %zu", t.rows, t.cols);
     w->r = r;
     w->ctx = run_ctx(r, SLG_ISA_AUTO, 1);
     w->pixels = run_floats(r, t.rows * 64);
     w->label = run_memory(r, t.rows * sizeof *w->label);
     w->id = run_memory(r, BATCH * sizeof *w->id);
     for (size_t i = 0; i < t.rows; i++) {
-        for (size_t j = 0; j < 64; j++) w->pixels[i * 64 + j] = (float)(csv_number(&t, i, j) / 16);
+        for (size_t j = 0; j < 64; j++)
+            w->pixels[i * 64 + j] = (float)(csv_number(&t, i, j) / 16);
         w->label[i] = (int)csv_number(&t, i, 64);
     }
     for (int i = 0; i < BATCH; i++) w->id[i] = i;
@@ -356,11 +388,11 @@ static void make(run_t *r, world *w)
 static void run(run_t *r)
 {
     static const variant variants[] = {
-        { "CLIP, tau 0.03", CLIP, 0.03 },        { "CLIP, tau 0.05", CLIP, 0.05 },
-        { "CLIP, tau 0.1", CLIP, 0.1 },          { "CLIP, tau 0.2", CLIP, 0.2 },
-        { "global, tau 0.05", GLOBAL, 0.05 },    { "global, tau 0.1", GLOBAL, 0.1 },
-        { "global, tau 0.2", GLOBAL, 0.2 },      { "individual, rho 3", INDIVIDUAL, 3 },
-        { "TempNet, rho 2.5", TEMPNET, 2.5 },    { "TempNet, rho 3", TEMPNET, 3 },
+        { "CLIP, tau 0.03", CLIP, 0.03 },     { "CLIP, tau 0.05", CLIP, 0.05 },
+        { "CLIP, tau 0.1", CLIP, 0.1 },       { "CLIP, tau 0.2", CLIP, 0.2 },
+        { "global, tau 0.05", GLOBAL, 0.05 }, { "global, tau 0.1", GLOBAL, 0.1 },
+        { "global, tau 0.2", GLOBAL, 0.2 },   { "individual, rho 3", INDIVIDUAL, 3 },
+        { "TempNet, rho 2.5", TEMPNET, 2.5 }, { "TempNet, rho 3", TEMPNET, 3 },
         { "TempNet, rho 3.5", TEMPNET, 3.5 },
     };
     enum { VARIANTS = sizeof variants / sizeof *variants };
@@ -380,10 +412,11 @@ static void run(run_t *r)
         }
         r1[i] = sum.r1;
         if (variants[i].kind <= GLOBAL) fixed = fmax(fixed, sum.r1);
-        note(r, "  %-24s %6.2f  %6.2f  %6.2f  %6.3f", variants[i].name, sum.r1, sum.r5, sum.class1,
-             variants[i].kind == CLIP ? variants[i].setting : sum.tau);
+        note(r, "  %-24s %6.2f  %6.2f  %6.2f  %6.3f", variants[i].name, sum.r1, sum.r5,
+             sum.class1, variants[i].kind == CLIP ? variants[i].setting : sum.tau);
     }
-    for (int s = 0; s < 2; s++) slg_optimizer_free(w->enc[s].opt), slg_optimizer_free(w->net[s].opt);
+    for (int s = 0; s < 2; s++)
+        slg_optimizer_free(w->enc[s].opt), slg_optimizer_free(w->net[s].opt);
     const bool full = !run_quick(r);
     claim(r, "R@1, TempNet rho 2.5 less the best fixed tau", "better", r1[8] - fixed, "%",
           full ? at_least(0) : no_bar());
@@ -395,4 +428,5 @@ static void run(run_t *r)
           full ? at_least(0) : no_bar());
 }
 
-const paper paper_35_tempnet = { 35, "tempnet", "To Cool or not to Cool? Temperature Network", run };
+const paper paper_35_tempnet = { 35, "tempnet", "To Cool or not to Cool? Temperature Network",
+                                 run };

@@ -23,8 +23,8 @@ size_t conv_out_floats(const conv_shape *s)
 size_t conv_filter_floats(const conv_shape *s) { return (size_t)s->filters * depth(s); }
 size_t conv_scratch_floats(const conv_shape *s) { return depth(s) * area(s); }
 
-/* For each (channel, row of filter, column of filter) a row of `side` x `side` entries of the image;
-   back: adds them to where they came from. */
+/* For each (channel, row of filter, column of filter) a row of `side` x `side` entries
+   of the image; back: adds them to where they came from. */
 static void patches(const conv_shape *s, float *image, float *rows, int back)
 {
     const int half = s->width / 2, side = s->side;

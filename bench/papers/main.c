@@ -1,8 +1,8 @@
 /*
- * main.c - papers [--list] [--quick] [--json FILE] [SLUG...]: re-runs the claims of papers. A line
- * a claim: holds or missed, ours, the bar, the paper's figure. SLUG: 04, two-pass-softmax or
- * 04-two-pass-softmax; none: all. Exit status: 0, also where a bar is missed; 1 where a paper could
- * not run; 2 for arguments that are wrong.
+ * main.c - papers [--list] [--quick] [--json FILE] [SLUG...]: re-runs the claims of papers. A
+ * line a claim: holds or missed, ours, the bar, the paper's figure. SLUG: 04, two-pass-softmax
+ * or 04-two-pass-softmax; none: all. Exit status: 0, also where a bar is missed; 1 where
+ * a paper could not run; 2 for arguments that are wrong.
  */
 #include "run.h"
 

@@ -1,4 +1,5 @@
-/* mlp.h - a small ReLU network for re-runs: any number of passes (activations) over one set of weights. */
+/* mlp.h - a small ReLU network for re-runs: any number of passes (activations) over one set
+   of weights. */
 #ifndef PAPERS_MLP_H
 #define PAPERS_MLP_H
 
@@ -39,7 +40,8 @@ static inline mlp_pass mlp_pass_of(run_t *r, const mlp *m, int rows)
     return p;
 }
 
-/* Uniform in +-gain / sqrt(inputs); gain 1: PyTorch's default, sqrt(6): He's. Biases: within 1 / sqrt. */
+/* Uniform in +-gain / sqrt(inputs); gain 1: PyTorch's default, sqrt(6): He's. Biases: within
+   1 / sqrt. */
 static inline void mlp_seed(mlp *m, rng *g, double gain)
 {
     float *w = m->w;
@@ -60,7 +62,8 @@ static inline float *mlp_forward(const mlp *m, mlp_pass *p, const float *x, int 
         const int in = m->size[i], out = m->size[i + 1];
         float *y = p->act[i];
         for (int j = 0; j < rows * out; j++) y[j] = w[in * out + j % out];
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, out, in, 1, from, in, w, in, 1, y, out);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, out, in, 1, from, in, w, in,
+                    1, y, out);
         for (int j = 0; j < rows * out && i + 1 < m->layers; j++) y[j] = y[j] > 0 ? y[j] : 0;
         from = y, w += (int64_t)out * (in + 1);
     }
@@ -78,13 +81,13 @@ static inline void mlp_backward(mlp *m, mlp_pass *p, float *dx, bool weights)
         at -= (int64_t)out * (in + 1);
         if (weights) {
             float *dw = m->dw + at, *db = dw + in * out;
-            cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, out, in, rows, 1, d, out, from, in, 1, dw,
-                        in);
+            cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, out, in, rows, 1, d, out, from,
+                        in, 1, dw, in);
             for (int j = 0; j < rows * out; j++) db[j % out] += d[j];
         }
         if (!back) return;
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, rows, in, out, 1, d, out, m->w + at, in, 0,
-                    back, in);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, rows, in, out, 1, d, out,
+                    m->w + at, in, 0, back, in);
         for (int j = 0; j < rows * in && i; j++)
             if (!(from[j] > 0)) back[j] = 0;
     }
@@ -96,7 +99,8 @@ static inline void mlp_clip(mlp *m, double most)
     double norm = 0;
     for (int64_t i = 0; i < m->count; i++) norm += (double)m->dw[i] * (double)m->dw[i];
     norm = sqrt(norm);
-    if (!isfinite(norm)) memset(m->dw, 0, (size_t)m->count * sizeof *m->dw);
+    if (!isfinite(norm))
+        memset(m->dw, 0, (size_t)m->count * sizeof *m->dw);
     else if (norm > most)
         for (int64_t i = 0; i < m->count; i++) m->dw[i] *= (float)(most / norm);
 }

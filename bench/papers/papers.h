@@ -6,11 +6,12 @@
  *     static void run(run_t *r) { ... claim(r, ...); ... }
  *     const paper paper_NN_slug = { NN, "the-slug", "The title", run };
  *
- * (underscores for the dashes of the slug in both names). CMake finds it; nothing else is touched.
- * The programs call the library through its public headers only.
+ * (underscores for the dashes of the slug in both names). CMake finds it; nothing else
+ * is touched. The programs call the library through its public headers only.
  *
- * run() checks nothing by itself: what fails ends the paper by longjmp, after which its memory and
- * contexts are freed and the next paper runs. So use run_floats() and run_ctx(), not malloc.
+ * run() checks nothing by itself: what fails ends the paper by longjmp, after which its memory
+ * and contexts are freed and the next paper runs. So use run_floats() and run_ctx(), not
+ * malloc.
  */
 #ifndef PAPERS_PAPERS_H
 #define PAPERS_PAPERS_H
@@ -33,7 +34,7 @@ typedef struct paper {
     void (*run)(run_t *r);
 } paper;
 
-/* ---- Claims: one line each ---------------------------------------------------------------- */
+/* ---- Claims: one line each --------------------------------------------------------------- */
 
 /* What ours must be for the claim to hold. */
 typedef struct bar {
@@ -62,7 +63,7 @@ void claim_words(run_t *r, const char *what, const char *paper_says, const char 
 /* A remark, printed under the claims and kept in the JSON. */
 void note(run_t *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* ---- Figures: kept in the JSON, drawn by plot.py to docs/figures/NN-slug.svg ---------------- */
+/* ---- Figures: kept in the JSON, drawn by plot.py to docs/figures/NN-slug.svg ------------- */
 
 enum { FIGURE_LOG_X = 1, FIGURE_LOG_Y = 2, FIGURE_POINTS = 4 /* scatter, no lines */ };
 
@@ -70,7 +71,7 @@ enum { FIGURE_LOG_X = 1, FIGURE_LOG_Y = 2, FIGURE_POINTS = 4 /* scatter, no line
 void figure(run_t *r, const char *title, const char *x_label, const char *y_label, int flags);
 void series(run_t *r, const char *name, size_t n, const double *x, const double *y);
 
-/* ---- The run -------------------------------------------------------------------------------- */
+/* ---- The run ----------------------------------------------------------------------------- */
 
 /* --quick: a few seconds, otherwise a minute, on two cores. */
 bool run_quick(const run_t *r);
@@ -84,8 +85,8 @@ _Noreturn void run_fail(run_t *r, const char *format, ...)
 /* Fails the paper if a call of the library did: must(r, ctx, slg_softmax(ctx, ...)). */
 void must(run_t *r, const slg_ctx *ctx, slg_status status);
 
-/* A context; freed at the end. isa: slg_isa; threads 0: as many as there are. NULL where the CPU
-   lacks that isa. */
+/* A context; freed at the end. isa: slg_isa; threads 0: as many as there are. NULL where
+   the CPU lacks that isa. */
 slg_ctx *run_ctx(run_t *r, int32_t isa, int32_t threads);
 
 /* Zeroed and touched, 2 MiB-aligned on huge pages where large; freed at the end, or by
@@ -98,7 +99,7 @@ static inline double *run_doubles(run_t *r, size_t n)
     return run_memory(r, n * sizeof(double));
 }
 
-/* ---- Random numbers: seeded, the same everywhere --------------------------------------------- */
+/* ---- Random numbers: seeded, the same everywhere ----------------------------------------- */
 
 typedef struct rng {
     uint64_t state;
@@ -115,7 +116,7 @@ void rng_shuffle(rng *g, size_t n, int64_t *items);
 void fill_uniform(rng *g, size_t n, float *x, double low, double high);
 void fill_normal(rng *g, size_t n, float *x, double mean, double sd);
 
-/* ---- Timing: performance.md, "How to compare fairly" ----------------------------------------- */
+/* ---- Timing: performance.md, "How to compare fairly" ------------------------------------- */
 
 /* Something to time. fn does the work once; it is called often enough to last 1 ms. */
 typedef struct contender {
@@ -127,26 +128,27 @@ typedef struct contender {
 
 /*
  * Interleaved: each trial times every contender once, after one round unmeasured. threads == 1:
- * pinned to one CPU, on its CPU time; otherwise wall clock. trials: odd, 9 or more; 21 or more for
- * what is short. ratio[i], if not NULL, becomes the median over the trials of the time of contender
- * i by that of contender 0.
+ * pinned to one CPU, on its CPU time; otherwise wall clock. trials: odd, 9 or more; 21 or more
+ * for what is short. ratio[i], if not NULL, becomes the median over the trials of the time
+ * of contender i by that of contender 0.
  */
 void race(run_t *r, contender *c, size_t count, int trials, int threads, double *ratio);
 
 double median(size_t n, double *values); /* sorts them */
 double seconds(void);                    /* wall clock */
 
-/* ---- Tables ---------------------------------------------------------------------------------- */
+/* ---- Tables ------------------------------------------------------------------------------ */
 
-/* A CSV file, plain or .gz, in memory. Quotes are taken off; lines that start with # left out. */
+/* A CSV file, plain or .gz, in memory. Quotes are taken off; lines that start with # left
+   out. */
 typedef struct csv {
     size_t rows, cols;
     char **cells; /* [rows][cols]; "" where a row is short */
 } csv;
 
 /*
- * name: a path, or a file in $SOFTLOGIT_DATA, bench/papers/data or scikit-learn's data. Skips the
- * paper where there is none. separator 0: any run of blanks. A header is row 0.
+ * name: a path, or a file in $SOFTLOGIT_DATA, bench/papers/data or scikit-learn's data. Skips
+ * the paper where there is none. separator 0: any run of blanks. A header is row 0.
  */
 csv csv_read(run_t *r, const char *name, char separator);
 static inline const char *csv_text(const csv *t, size_t row, size_t col)

@@ -61,7 +61,7 @@ static void add_field(text *t, const char *name, const char *value)
     text_add_string(t, value);
 }
 
-/* ---- Claims --------------------------------------------------------------------------------- */
+/* ---- Claims ------------------------------------------------------------------------------ */
 
 static bool holds_bar(double v, bar b)
 {
@@ -148,7 +148,7 @@ void note(run_t *r, const char *format, ...)
     text_add_string(&r->notes, line);
 }
 
-/* ---- Figures -------------------------------------------------------------------------------- */
+/* ---- Figures ----------------------------------------------------------------------------- */
 
 void figure(run_t *r, const char *title, const char *x_label, const char *y_label, int flags)
 {
@@ -185,7 +185,7 @@ void series(run_t *r, const char *name, size_t n, const double *x, const double 
     text_add(t, " }");
 }
 
-/* ---- The file ------------------------------------------------------------------------------- */
+/* ---- The file ---------------------------------------------------------------------------- */
 
 void report_machine(text *out, bool quick)
 {

@@ -1,6 +1,6 @@
 /*
- * timing.c - interleaved medians. Ratios come from one trial each, so that what the machine does
- * meanwhile touches both sides.
+ * timing.c - interleaved medians. Ratios come from one trial each, so that what the machine
+ * does meanwhile touches both sides.
  */
 #include "run.h"
 

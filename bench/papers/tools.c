@@ -7,7 +7,7 @@
 #include <stdarg.h>
 #include <sys/mman.h>
 
-/* ---- The run -------------------------------------------------------------------------------- */
+/* ---- The run ----------------------------------------------------------------------------- */
 
 enum { HUGE_PAGE = 2 << 20 };
 
@@ -122,7 +122,7 @@ void run_release(run_t *r, void *memory)
     }
 }
 
-/* ---- Random numbers ------------------------------------------------------------------------- */
+/* ---- Random numbers ---------------------------------------------------------------------- */
 
 /* splitmix64; the seed goes through it once, or seeds would be places of one sequence. */
 uint64_t rng_bits(rng *g)
@@ -180,7 +180,7 @@ void fill_normal(rng *g, size_t n, float *x, double mean, double sd)
     for (size_t i = 0; i < n; i++) x[i] = (float)rng_normal(g, mean, sd);
 }
 
-/* ---- Files ---------------------------------------------------------------------------------- */
+/* ---- Files ------------------------------------------------------------------------------- */
 
 static bool find_file(const char *name, char *path, size_t size)
 {

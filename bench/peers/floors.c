@@ -135,8 +135,8 @@ static void add_scaled(float *y, const float *x, vec a, int64_t n)
     for (int64_t i = 0; i < n; i += LEN) STORE(y + i, ADD_SCALED(LOAD(y + i), LOAD(x + i), a));
 }
 
-/* Reads x, w, m, v and writes w, m, v: 28 bytes an element. In blocks, one array after the other
-   while x is in L1: few streams at once, or many. */
+/* Reads x, w, m, v and writes w, m, v: 28 bytes an element. In blocks, one array after
+   the other while x is in L1: few streams at once, or many. */
 static void stream28_part(const floats *f, int64_t n)
 {
     const vec a = SET(nothing);
@@ -318,7 +318,8 @@ static void issue_run(race *r, void *state, int64_t times)
 static void *issue_prepare(race *r, const char *arg) { return (void)r, (void)arg, NULL; }
 #endif
 
-/* exp and accumulate: 9 instructions on two ports for 16 elements (performance.md, "Limits"). */
+/* exp and accumulate: 9 instructions on two ports for 16 elements (performance.md,
+   "Limits"). */
 static double issue_scale(const race *r)
 {
     return 4.5 * (double)(r->rows * r->cols) / 16 / CLOCK_CYCLES;

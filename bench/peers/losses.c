@@ -1,7 +1,7 @@
 /*
- * losses.c - each loss over logits, forward and backward, against our own cross-entropy on the same
- * rows; those with a teacher against two reads and one streaming write. A new loss is a line in
- * LOSSES (race.h) and a function here.
+ * losses.c - each loss over logits, forward and backward, against our own cross-entropy on
+ * the same rows; those with a teacher against two reads and one streaming write. A new loss
+ * is a line in LOSSES (race.h) and a function here.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -17,10 +17,10 @@ typedef struct loss_state {
     slg_logits_grad grad;
 } loss_state;
 
-#define CALL(name, function)                                                                       \
-    static slg_status call_##name(slg_ctx *ctx, loss_state *s)                                     \
-    {                                                                                              \
-        return function(ctx, &s->logits, &s->targets, NULL, &s->out, &s->grad);                    \
+#define CALL(name, function)                                                                   \
+    static slg_status call_##name(slg_ctx *ctx, loss_state *s)                                 \
+    {                                                                                          \
+        return function(ctx, &s->logits, &s->targets, NULL, &s->out, &s->grad);                \
     }
 
 CALL(cross_entropy, slg_cross_entropy)
@@ -75,7 +75,8 @@ static void release(race *r, void *state)
     free(state);
 }
 
-/* Values are the tests' affair; here, that every entry of the gradient was written as a number. */
+/* Values are the tests' affair; here, that every entry of the gradient was written as
+   a number. */
 static double check(race *r)
 {
     for (int64_t i = 0; i < r->rows * r->cols; i++)
@@ -83,24 +84,23 @@ static double check(race *r)
     return 0;
 }
 
-#define CANDIDATE(name, title, role, start)                                                        \
-    static void run_##name##_##role(race *r, void *state, int64_t times)                           \
-    {                                                                                              \
-        while (times--) stop(r, call_##name(r->ctx, state), title);                                \
-    }                                                                                              \
-    static const candidate name##_##role = {                                                       \
-        title, role, NULL, start, run_##name##_##role, NULL, release, NULL                         \
-    };
+#define CANDIDATE(name, title, role, start)                                                    \
+    static void run_##name##_##role(race *r, void *state, int64_t times)                       \
+    {                                                                                          \
+        while (times--) stop(r, call_##name(r->ctx, state), title);                            \
+    }                                                                                          \
+    static const candidate name##_##role = { title, role,    NULL, start, run_##name##_##role, \
+                                             NULL,  release, NULL };
 
 CANDIDATE(cross_entropy, "cross-entropy", FORM, prepare_index)
 
-#define LOSS(name, start)                                                                          \
-    CANDIDATE(name, "ours", OURS, start)                                                           \
-    static const candidate *const name##_field[] = { &name##_OURS,    &cross_entropy_FORM,         \
-                                                     &floor_copy_nt,  &floor_read_copy_nt,         \
-                                                     NULL };                                       \
-    const operation op_##name = { #name,     logits_setup,         check,       logits_reset, 1, 0, \
-                                  "copy-nt", name##_field };
+#define LOSS(name, start)                                                                      \
+    CANDIDATE(name, "ours", OURS, start)                                                       \
+    static const candidate *const name##_field[] = { &name##_OURS, &cross_entropy_FORM,        \
+                                                     &floor_copy_nt, &floor_read_copy_nt,      \
+                                                     NULL };                                   \
+    const operation op_##name = { #name, logits_setup, check,       logits_reset, 1,           \
+                                  0,     "copy-nt",    name##_field };
 
 LOSS(comp_sum, prepare_index)
 LOSS(focal, prepare_index)

@@ -2,9 +2,9 @@
  * onednn.c - oneDNN's primitives by its C interface: created once, executed on our buffers.
  *
  * Its times differ from process to process, not within one: a row of 4096 took 1.06 to 1.48 us,
- * once 2.4 us, in 12 processes, and the same to 2 % in 5 without address randomisation. Making the
- * primitive again, also at other addresses, changes nothing. So a goal against it is judged over
- * several runs of the program, by its best.
+ * once 2.4 us, in 12 processes, and the same to 2 % in 5 without address randomisation. Making
+ * the primitive again, also at other addresses, changes nothing. So a goal against it is judged
+ * over several runs of the program, by its best.
  */
 #include <stdlib.h>
 

@@ -107,7 +107,8 @@ static double sample(race *r, entry *e)
     return now(r) - start;
 }
 
-/* Inner repetitions until a sample lasts. Near that the shorter of two counts: first runs compile. */
+/* Inner repetitions until a sample lasts. Near that the shorter of two counts: first runs
+   compile. */
 static double calibrate(race *r, entry *e)
 {
     const double least = r->quick ? 2e5 : 1e6;

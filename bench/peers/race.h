@@ -28,8 +28,8 @@ typedef enum role { OURS, PEER, FORM, FLOOR } role;
 
 typedef enum goal_kind {
     NO_GOAL,
-    /* Time of `of` / ours, at least. "best": the best peer; "torch": the best of those whose name
-       begins so. */
+    /* Time of `of` / ours, at least. "best": the best peer; "torch": the best of those whose
+       name begins so. */
     FASTER,
     AT_MOST,    /* ours / time of floor `of`, at most */
     LESS_MEMORY /* extra memory of `of` / ours, at least */

@@ -55,9 +55,11 @@ const workload workloads[] = {
       { { AT_MOST, "ours-sd3", 1.3 } } },
     { "cross-entropy-2048x50257-masked", &op_cross_entropy, 2048, GPT2, 0, 1, AUTO, MASKED,
       { { AT_MOST, "ours-sd3", 1.3 } } },
-    /* Other losses, forward and backward: against our own cross-entropy; a teacher against bytes. */
-#define LOSS(name, op) { name "-2048x50257", &op, 2048, GPT2, 0, 1, AUTO, NORMAL,                  \
-                         { { AT_MOST, "cross-entropy", 1.6 } } }
+    /* Other losses, forward and backward: against our own cross-entropy; a teacher against
+       bytes. */
+#define LOSS(name, op)                                                                         \
+    { name "-2048x50257", &op, 2048, GPT2, 0, 1, AUTO, NORMAL,                                 \
+      { { AT_MOST, "cross-entropy", 1.6 } } }
     LOSS("comp-sum", op_comp_sum),   LOSS("focal", op_focal), LOSS("poly1", op_poly1),
     LOSS("stablemax", op_stablemax), LOSS("hinge", op_hinge), LOSS("z-loss", op_spherical),
     { "distillation-2048x50257", &op_distillation, 2048, GPT2, 0, 1, AUTO, NORMAL,

@@ -6,7 +6,8 @@ int main(void)
 {
     float x[2][3] = { { 1, 2, 3 }, { 1, 2, 3 } }; /* two rows of logits over three classes */
     int32_t label[2] = { 2, 0 };
-    slg_tensor logits = slg_tensor_2d(x, SLG_F32, 2, 3), index = slg_tensor_1d(label, SLG_I32, 2);
+    slg_tensor logits = slg_tensor_2d(x, SLG_F32, 2, 3),
+               index = slg_tensor_1d(label, SLG_I32, 2);
     slg_logits source = slg_logits_dense(&logits);
     slg_targets targets = slg_targets_index(&index);
     slg_logits_grad grad = slg_grad_dense(&logits); /* in place of the logits */

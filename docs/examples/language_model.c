@@ -267,8 +267,9 @@ static double train(model *m, text *t, int passes, double seconds, uint64_t *see
 /* ---- What is reported ------------------------------------------------------------------- */
 
 /*
- * Perplexity on the held-out part: exp of the mean -log p. Licences repeat one another, so it is
- * told again for those words that do not, after this context, stand in the training part too.
+ * Perplexity on the held-out part: exp of the mean -log p. Licences repeat one another, so it
+ * is told again for those words that do not, after this context, stand in the training part
+ * too.
  */
 static void report_perplexity(model *m, const text *t)
 {
