@@ -115,9 +115,9 @@ SLG_API void slg_nkd_opts_init(slg_nkd_opts *opts, size_t size);
  * Not 0 at x = y (cross-entropies, not divergences), though the gradient of other_loss is. Two
  * classes, one, or no other that is live in student or teacher: other_loss 0, gradient 0. An
  * other class with -inf in x and mass in Q: other_loss +inf. A target with -inf in x:
- * target_loss +inf unless q[t] is
- * 0. A teacher's row with NaN or +inf, or nothing but -inf: NaN. Huge logits stay finite.
- * Ignored rows: 0 in target_loss and other_loss.
+ * target_loss +inf unless q[t] is 0, the gradient there 0 (as at all classes with -inf). A
+ * teacher's row with NaN or +inf, or nothing but -inf: NaN. Huge logits stay finite. Ignored
+ * rows: 0 in target_loss and other_loss.
  *
  * Cost: one read of each source and one write; at a tau that is not 1 three exponentials
  * a class more. Errors: as slg_distillation.

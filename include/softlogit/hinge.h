@@ -55,10 +55,11 @@ SLG_API void slg_hinge_opts_init(slg_hinge_opts *opts, size_t size);
  *                 z = y
  *   grad     out  NULL: not wanted
  *
- * -inf: a masked class, no loss as a rival, gradient 0; at the target: loss +inf. +inf at
- * a rival: loss +inf; at such rows the gradient is that of the formula, and infinite for p = 2.
- * NaN: loss and gradient of the row NaN. One class: the joint forms are 0. Squares are added up
- * in double where float32 overflows: out.value and an f64 out.loss are finite up to scores
+ * -inf: a masked class, no loss as a rival, gradient 0; at the target: loss +inf, gradient 0
+ * there, the rivals' as the formula gives (in the joint forms +inf for p = 2). +inf at a
+ * rival: loss +inf; at such rows the gradient is that of the formula, and infinite for p = 2.
+ * NaN: loss and gradient of the row NaN. One class: the joint forms are 0. Squares are added
+ * up in double where float32 overflows: out.value and an f64 out.loss are finite up to scores
  * of 3e38.
  *
  * Predict by arg-max of the scores: of their signs, as the paper's program does, all that are

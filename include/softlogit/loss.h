@@ -206,11 +206,12 @@ SLG_API void slg_cross_entropy_opts_init(slg_cross_entropy_opts *opts, size_t si
  *   out      out  see slg_loss_out; not NULL
  *   grad     out  NULL: not wanted
  *
- * A target that is a masked class: loss +inf, gradient as the formula gives for p[t] = 0.
- * A row with NaN or +inf: its loss and gradient are NaN, masked classes too. All classes
- * masked: loss +inf, gradient 0. In all other rows a masked class has gradient 0. Where a class
- * index dominates, loss and gradient keep their relative precision (log1p of the others' share,
- * not 1 - p); with distributions the loss is good to 1e-7 of the largest of its terms.
+ * A target that is a masked class: loss +inf, gradient 0 at the target and p[k] times its
+ * weight at the others, as the formula gives for p[t] = 0. A row with NaN or +inf: its loss
+ * and gradient are NaN, masked classes too. All classes masked: loss +inf, gradient 0. In all
+ * other rows a masked class has gradient 0. Where a class index dominates, loss and gradient
+ * keep their relative precision (log1p of the others' share, not 1 - p); with distributions
+ * the loss is good to 1e-7 of the largest of its terms.
  *
  * Cost: one read of logits and one write of the gradient where two rows fit the L2 cache.
  * Fused: three GEMMs (two without dweight, one without gradients), scratch for a block of rows.
@@ -259,13 +260,14 @@ SLG_API void slg_comp_sum_opts_init(slg_comp_sum_opts *opts, size_t size);
  *   out      out  see slg_loss_out; not NULL
  *   grad     out  NULL: not wanted
  *
- * Relative precision where the target dominates, also of v (4e-18, not 0). For tau > 1
- * the gradient vanishes on rows that are hopeless. For tau < 1 loss and gradient are infinite
- * where they exceed float32, entry by entry; never NaN (but a fused source's GEMM makes NaN
- * of infinities). A target that is a masked class: v = +inf; the loss +inf (tau <= 1) or
- * 1 / (tau - 1), the gradient +inf (tau < 1), p (tau = 1) or 0; always 0 for masked classes. No
- * other class: loss 0, gradient 0. A row with NaN or +inf: NaN, also neg_log_p. All classes
- * masked: loss and neg_log_p +inf, gradient 0.
+ * Relative precision where the target dominates, also of v (4e-18, not 0). For tau > 1 the
+ * gradient vanishes on rows that are hopeless. For tau < 1 loss and gradient are infinite
+ * where they exceed float32, entry by entry; never NaN (but a fused source's GEMM makes NaN of
+ * infinities). A target that is a masked class: v = +inf; the loss +inf (tau <= 1) or 1 / (tau
+ * - 1), the others' gradient +inf (tau < 1), p (tau = 1) or 0; the target's is -inf, -1 or 0
+ * (times w) where its own logit is -inf, and 0 where logits.mask leaves it out. Other masked
+ * classes: 0. No other class: loss 0, gradient 0. A row with NaN or +inf: NaN, also neg_log_p.
+ * All classes masked: loss and neg_log_p +inf, gradient 0.
  *
  * Cost and errors: as slg_cross_entropy; SLG_ERR_RANGE for tau outside of its domain.
  *

@@ -46,9 +46,10 @@ SLG_API void slg_reward_cross_entropy_opts_init(slg_reward_cross_entropy_opts *o
  *     w_k = lambda_top p[k] or lambda_tail p[k] for k != t, S = sum w
  *     loss = -w * sum_k w_k log p[k],   d loss / d x[k] = w * (p[k] S - w_k)
  *
- * The gradient is that of the loss with all w_k taken as constants. beta = 0, lambdas 0:
- * the bits of slg_cross_entropy. beta < 0 concentrates, beta > 0 keeps entropy. With a negative
- * lambda the loss is negative in part: its gradient alone has meaning.
+ * The gradient is that of the loss with all w_k taken as constants. beta = 0, lambdas 0: the
+ * bits of slg_cross_entropy (a label with a logit of -inf apart). beta < 0 concentrates, beta
+ * > 0 keeps entropy. With a negative lambda the loss is negative in part: its gradient alone
+ * has meaning.
  *
  *   logits   in   [rows, cols] or an output layer
  *   targets  in   index; row_weight; the rest NULL
@@ -56,11 +57,12 @@ SLG_API void slg_reward_cross_entropy_opts_init(slg_reward_cross_entropy_opts *o
  *   out      out  see slg_loss_out; not NULL
  *   grad     out  NULL: not wanted
  *
- * 1 - p[t] keeps its relative precision; if no other class is left, it is 0: w_t = 0
- * (beta > 0), 1 or cap (beta < 0), loss and gradient 0. A label that is a masked class: w_t = 1
- * or min(cap, ..) as the formula gives, loss +inf unless w_t is 0. Masked classes: weight and
- * gradient 0. A row with NaN or +inf: NaN, all of it. All classes masked: loss +inf, the rest
- * 0.
+ * 1 - p[t] keeps its relative precision; if no other class is left, it is 0: w_t = 0 (beta >
+ * 0), 1 or cap (beta < 0), loss and gradient 0. A label that is a masked class: w_t = 1 or
+ * min(cap, ..) as the formula gives, loss +inf unless w_t is 0; the gradient is the formula's,
+ * with -w w_t at a label whose own logit is -inf, 0 at one that logits.mask leaves out. Other
+ * masked classes: weight and gradient 0. A row with NaN or +inf: NaN, all of it. All classes
+ * masked: loss +inf, the rest 0.
  *
  * Cost: as slg_cross_entropy where both lambdas are 0 and entropy is NULL. Else the rows are
  * taken whole: a copy of the row in scratch, one more pass, and a selection (no sort) where

@@ -48,11 +48,11 @@ SLG_API void slg_adversarial_comp_sum_opts_init(slg_adversarial_comp_sum_opts *o
  *   dperturbed  out  of targets->teacher, in place allowed there too; NULL: not wanted.
  *                    Overlaps nothing else.
  *
- * A class that is masked in H or in A is left out of r, with gradient 0 in the one that
- * is masked; if the target is, r is 0. NaN or +inf in either row: loss, r and both gradients
- * NaN. All of H masked: loss +inf, r and gradients 0. A = H + a constant: r = 0 (up
- * to the rounding of A). nu too large collapses training to constant scores: ramp it up, and
- * keep nu * rho <= 0.8 (ours).
+ * A class that is masked in H or in A is left out of r, with gradient 0 in the one that is
+ * masked; if the target is, r is 0. What the comp-sum part then gives is said in slg_comp_sum.
+ * NaN or +inf in either row: loss, r and both gradients NaN. All of H masked: loss +inf, r and
+ * gradients 0. A = H + a constant: r = 0 (up to the rounding of A). nu too large collapses
+ * training to constant scores: ramp it up, and keep nu * rho <= 0.8 (ours).
  *
  * Cost: one read of H and A, one write of each gradient; scratch of some rows a thread.
  * Errors: as slg_cross_entropy; SLG_ERR_RANGE for an option outside of its domain. Since 0.1.

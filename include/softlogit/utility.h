@@ -42,11 +42,11 @@ SLG_API void slg_preference_opts_init(slg_preference_opts *opts, size_t size);
  *   out      out  see slg_loss_out; not NULL
  *   grad     out  NULL: not wanted
  *
- * A masked label: loss +inf, margin -inf, gradient p - e_y with 0 at the label. A row with NaN
- * or +inf: all NaN. All classes masked: loss +inf, gradient 0, margin NaN. Ignored rows: 0, 0,
- * 0. One live class, the label: 0, 0, 0. Loss, gradient and margin keep their relative
- *    precision where the
- * label dominates.
+ * A label whose logit is -inf: loss +inf, margin -inf, gradient p - e_y, so -w at the label;
+ * the same where logits.mask leaves it out, but 0 at the label then. A row with NaN or +inf:
+ * all NaN. All classes masked: loss +inf, gradient 0, margin NaN. Ignored rows: 0, 0, 0. One
+ * live class, the label: 0, 0, 0. Loss, gradient and margin keep their relative precision
+ * where the label dominates.
  *
  * Cost: as slg_cross_entropy, and one more exponential an element where margin is wanted.
  *

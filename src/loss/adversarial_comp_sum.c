@@ -91,7 +91,7 @@ static void comp_sum_grad(const loss_call *c, const loss_row *r, double log_slop
         loss_emit_common(c, r, c->src.cols, x, d, STORE_CACHED);
     else
         comp_sum_emit_large(r, log_slope + log(r->weight) + log(factor), c->src.cols, x, d);
-    d[r->target] = r->x_target == -INFINITY ? 0.0f : (float)(r->at_target * factor);
+    d[r->target] = loss_target_masked(c, r) ? 0.0f : (float)(r->at_target * factor);
 }
 
 static void whole(const loss_call *c, loss_row *r, const float *x, const float *t, float *d,
@@ -127,6 +127,7 @@ static slg_status open(loss_call *c)
 
 static const loss_method method = {
     .uses = TARGET_INDEX | TARGET_ROW_WEIGHT | TARGET_TEACHER,
+    .flags = LOSS_LABEL_OPEN,
     .open = open,
     .whole = whole,
     .scratch_floats = scratch_floats,

@@ -80,6 +80,7 @@ static slg_status open(loss_call *c)
 
 static const loss_method method = {
     .uses = TARGET_INDEX | TARGET_ROW_WEIGHT,
+    .flags = LOSS_LABEL_OPEN,
     .open = open,
     .solve = solve,
     .emit = emit,

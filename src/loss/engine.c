@@ -210,7 +210,7 @@ static void put_target(const loss_call *c, const loss_row *r, float *d_row, int6
     int64_t from, to;
     line_cut(d_row, c->src.cols, col, n, &from, &to);
     if (r->target < from || r->target >= to) return;
-    d_row[r->target] = r->x_target == -INFINITY ? 0.0f : (float)(r->at_target * loss_factor(r));
+    d_row[r->target] = loss_target_masked(c, r) ? 0.0f : (float)(r->at_target * loss_factor(r));
 }
 
 /* Rows whose gradient is one number: ignored or all masked (0), or with NaN or +inf (NaN). */
@@ -250,7 +250,7 @@ static void emit(void *self, int64_t row, void *state, int64_t col, int64_t n)
         loss_emit_common(c, r, n, x, d, store);
     if (r->target >= from && r->target < to && !(c->method->flags & LOSS_KEEP_TARGET))
         d[r->target - from] =
-            r->x_target == -INFINITY ? 0.0f : (float)(r->at_target * loss_factor(r));
+            loss_target_masked(c, r) ? 0.0f : (float)(r->at_target * loss_factor(r));
     source_grad_commit(&c->src, &c->grad, row, from, n, slope, d, ds);
 }
 

@@ -60,8 +60,12 @@ enum {
     LOSS_SEES_IGNORED = 4, /* solve and whole also get ignored rows (target -1, no d), for
                               extras */
     LOSS_EMPTY_NAN = 8, /* a row with every class masked: loss and gradient NaN, as of a NaN */
-    LOSS_HAS_MAX = 16 /* with LOSS_NO_LSE: reduce keeps rest.part.max, as the log-sum-exp would,
+    LOSS_HAS_MAX =
+        16, /* with LOSS_NO_LSE: reduce keeps rest.part.max, as the log-sum-exp would,
                          so out.correct is known; not of rows whose loss is NaN */
+    /* A target whose own logit is -inf (the mask left it in) has at_target for a gradient, as
+       the formula gives with p[target] = 0; else it has 0, as all masked classes have. */
+    LOSS_LABEL_OPEN = 32
 };
 
 typedef struct loss_method {
@@ -187,6 +191,13 @@ static inline double loss_term(double weight, double value)
 static inline double loss_softplus(double a)
 {
     return a > 0 ? a + log1p(exp(-a)) : log1p(exp(a));
+}
+
+/* Whether the target's entry of the gradient is 0 whatever the formula says. */
+static inline bool loss_target_masked(const loss_call *c, const loss_row *r)
+{
+    bool by_mask = c->src.mask && c->src.mask[r->target] == 0;
+    return r->x_target == -INFINITY && (by_mask || !(c->method->flags & LOSS_LABEL_OPEN));
 }
 
 /* What a gradient in x / T is multiplied by: scale / T. */

@@ -101,7 +101,7 @@ static void write_grad(const loss_call *c, const loss_row *r, int64_t tops, doub
         k->exp_emit((size_t)tops, s->top, &e, s->top, STORE_CACHED);
         for (int64_t i = 0; i < tops; i++) d[s->items[i].index] = s->top[i];
     }
-    d[r->target] = r->x_target == -INFINITY ? 0.0f : (float)(at_target * factor);
+    d[r->target] = loss_target_masked(c, r) ? 0.0f : (float)(at_target * factor);
 }
 
 static void whole(const loss_call *c, loss_row *r, const float *x, const float *t, float *d,
@@ -140,12 +140,16 @@ static slg_status open(loss_call *c)
 
 #define USES (TARGET_INDEX | TARGET_ROW_WEIGHT)
 
-static const loss_method label_only = { .uses = USES, .open = open, .solve = solve };
-static const loss_method with_others = {
-    .uses = USES, .open = open, .whole = whole, .scratch_floats = scratch_floats
+static const loss_method label_only = {
+    .uses = USES, .flags = LOSS_LABEL_OPEN, .open = open, .solve = solve
 };
+static const loss_method with_others = { .uses = USES,
+                                         .flags = LOSS_LABEL_OPEN,
+                                         .open = open,
+                                         .whole = whole,
+                                         .scratch_floats = scratch_floats };
 static const loss_method with_entropy = { .uses = USES,
-                                          .flags = LOSS_SEES_IGNORED,
+                                          .flags = LOSS_LABEL_OPEN | LOSS_SEES_IGNORED,
                                           .open = open,
                                           .whole = whole,
                                           .scratch_floats = scratch_floats };

@@ -99,7 +99,7 @@ static void test_margin_edges(void **state)
             compare("loss", r, 0, losses[r], loss[r], 1e-6 * fabs(loss[r]), &most);
         }
         assert_true(fabs((double)d[0][0] + 0.5) < 1e-6 && fabs((double)d[0][1] - 0.5) < 1e-6 && d[0][2] == 0);
-        assert_true(d[1][0] == 0 && d[1][1] > 0 && d[2][1] == 0 && d[5][0] == 0 && isnan(d[3][1]));
+        assert_true(d[1][0] == -1 && d[1][1] > 0 && d[2][1] == 0 && d[5][0] == 0 && isnan(d[3][1]));
         opts.margin = &td;
         assert_int_equal(slg_preference(ctx, &l, &t, &opts, &out, &g), SLG_ERR_SHAPE);
         opts.margin = &tl;
