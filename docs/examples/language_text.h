@@ -1,6 +1,6 @@
 /*
- * language_text.h - the text of language_model.c: files to words, words to numbers, and which of
- * them are held out. Plain C; nothing here is about libsoftlogit.
+ * language_text.h - the text of language_model.c: files to words, words to numbers, and which
+ * of them are held out. Plain C; nothing here is about libsoftlogit.
  */
 #ifndef LANGUAGE_TEXT_H
 #define LANGUAGE_TEXT_H
@@ -76,8 +76,8 @@ static bool in_word(char c) { return isalnum((unsigned char)c) || (unsigned char
 
 /*
  * A word is letters, ' and - among them, in lower case; or a punctuation mark, a run of which
- * counts once; or a blank line: PARAGRAPH. Other line ends are spaces, since where a text breaks
- * its lines says little about words.
+ * counts once; or a blank line: PARAGRAPH. Other line ends are spaces, since where a text
+ * breaks its lines says little about words.
  */
 static void add_words(text *t, char *s, size_t n)
 {
@@ -173,7 +173,8 @@ static int by_name(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-/* The vocabulary, and the unigram model: both by counts in the training part, which is sorted. */
+/* The vocabulary, and the unigram model: both by counts in the training part, which
+   is sorted. */
 static void count_words(text *t, const char **sorted, int64_t n, int64_t min_count)
 {
     int64_t unknown = 0;

@@ -39,7 +39,7 @@ typedef struct slg_logits {
     const slg_tensor *weight; /* [cols, dim]   f32, bf16, f16; goes with hidden */
     const slg_tensor *bias;   /* [cols]        f32, bf16, f16; NULL: none */
     const slg_tensor *mask;   /* [cols]        i32, i64 or f32: 0 leaves a class out; NULL:
-                                               none */
+                                 none */
     const slg_tensor *row_temperature; /* [rows] f32: times temperature; NULL: all ones */
     double temperature;                /* from 1e-30 to 1e30; default 1 */
     double softcap;                    /* from 1e-30 to 1e30; default 0: none */
@@ -120,8 +120,8 @@ typedef struct slg_targets {
     int32_t reserved;               /* 0 */
     const slg_tensor *index;        /* [rows]        i32, i64: the class, or ignore_index */
     const slg_tensor *prob;         /* [rows, cols]  f32, bf16, f16: >= 0, a row sums to 1; for
-                                                     losses that take each class by itself:
-                                                     from 0 to 1 each */
+                                       losses that take each class by itself:
+                                       from 0 to 1 each */
     const slg_tensor *row_weight;   /* [rows]        f32, >= 0; NULL: all ones */
     const slg_tensor *class_weight; /* [cols]        f32, >= 0; NULL: all ones */
     const slg_logits *teacher;      /* logits of a teacher, over the same classes */

@@ -11,7 +11,8 @@
 #include <cmocka.h>
 #include <softlogit/softlogit.h>
 
-#define AT(type, field, offset) _Static_assert(offsetof(type, field) == (offset), #type "." #field);
+#define AT(type, field, offset) \
+    _Static_assert(offsetof(type, field) == (offset), #type "." #field);
 #define SIZE(type, bytes) _Static_assert(sizeof(type) == (bytes), #type);
 
 #if UINTPTR_MAX == UINT64_MAX && LONG_MAX == INT64_MAX
@@ -491,8 +492,10 @@ _Static_assert(SLG_UNIFORM == 0 && SLG_NORMAL == 1 && SLG_GUMBEL == 2, "slg_dist
 _Static_assert(SLG_TEMPNET_LOGITS == 1 && SLG_TEMPNET_FEATURES == 2, "slg_tempnet_form");
 _Static_assert(SLG_REWARD_OTHERS == 0 && SLG_REWARD_LABEL == 1, "slg_reward_form");
 _Static_assert(SLG_BALL_LINF == 0 && SLG_BALL_L2 == 1, "slg_ball");
-_Static_assert(SLG_FORWARD_KL == 0 && SLG_REVERSE_KL == 1 && SLG_JENSEN_SHANNON == 2, "slg_divergence");
-_Static_assert(SLG_ONE_VS_REST == 0 && SLG_MAX_MARGIN == 1 && SLG_SUM_MARGIN == 2, "slg_hinge_form");
+_Static_assert(SLG_FORWARD_KL == 0 && SLG_REVERSE_KL == 1 && SLG_JENSEN_SHANNON == 2,
+               "slg_divergence");
+_Static_assert(SLG_ONE_VS_REST == 0 && SLG_MAX_MARGIN == 1 && SLG_SUM_MARGIN == 2,
+               "slg_hinge_form");
 _Static_assert(SLG_SVM_MEAN == 0 && SLG_SVM_SUM == 1, "slg_svm_scaling");
 _Static_assert(SLG_SGD == 1 && SLG_ADAMW == 2, "slg_optimizer_kind");
 

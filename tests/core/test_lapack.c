@@ -80,7 +80,8 @@ static void test_solve(void **state)
     arena_end(ctx);
 }
 
-/* |L a| rows: left vectors are orthonormal, and the rows of L a have the singular values as norms. */
+/* |L a| rows: left vectors are orthonormal, and the rows of L a have the singular values as
+   norms. */
 static void test_svd(void **state)
 {
     (void)state;

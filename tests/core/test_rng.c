@@ -1,4 +1,5 @@
-/* Philox-4x32-10 against the known answers of its authors (Random123, kat_vectors); slg_random. */
+/* Philox-4x32-10 against the known answers of its authors (Random123, kat_vectors);
+   slg_random. */
 #include "loss/loss_test.h"
 
 #include "core/rng.h"
@@ -64,9 +65,11 @@ static void test_same_bits(void **state)
                     fill_with(ctx, d, &got, &h);
                     fill_with(ctx, d, &part, &jump);
                     for (int64_t i = 0; i < ROWS * COLS; i++)
-                        assert_true(get(&got, i / COLS, i % COLS) == get(&want, i / COLS, i % COLS));
+                        assert_true(get(&got, i / COLS, i % COLS) ==
+                                    get(&want, i / COLS, i % COLS));
                     for (int64_t i = 0; i < 77; i++)
-                        assert_true(get(&part, 0, i) == get(&want, (i + 123) / COLS, (i + 123) % COLS));
+                        assert_true(get(&part, 0, i) ==
+                                    get(&want, (i + 123) / COLS, (i + 123) % COLS));
                     assert_gaps_intact(&got);
                     release(&got), release(&part);
                 }

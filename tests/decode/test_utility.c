@@ -1,21 +1,26 @@
-/* slg_utility_transform, slg_utility_sample, slg_minimum_bayes_risk: identities, edges, errors. */
+/* slg_utility_transform, slg_utility_sample, slg_minimum_bayes_risk: identities, edges,
+   errors. */
 #include "loss/loss_test.h"
 
-static void transform_of(slg_ctx *ctx, int64_t n, const double *u, const int32_t *group, int64_t groups,
-                         double tau, double *log_prob, int64_t *best, double *entropy)
+static void transform_of(slg_ctx *ctx, int64_t n, const double *u, const int32_t *group,
+                         int64_t groups, double tau, double *log_prob, int64_t *best,
+                         double *entropy)
 {
     slg_tensor tu = slg_tensor_1d(u, SLG_F64, n), tg = slg_tensor_1d(group, SLG_I32, n);
-    slg_tensor tp = slg_tensor_1d(log_prob, SLG_F64, n), tb = slg_tensor_1d(best, SLG_I64, groups);
+    slg_tensor tp = slg_tensor_1d(log_prob, SLG_F64, n),
+               tb = slg_tensor_1d(best, SLG_I64, groups);
     slg_tensor te = slg_tensor_1d(entropy, SLG_F64, groups);
     slg_utility_transform_opts o;
     slg_utility_transform_opts_init(&o, sizeof o);
     o.temperature = tau;
-    OK(ctx, slg_utility_transform(ctx, &tu, NULL, group ? &tg : NULL, groups, &o, &tp, NULL, &tb, &te));
+    OK(ctx, slg_utility_transform(ctx, &tu, NULL, group ? &tg : NULL, groups, &o, &tp, NULL,
+                                  &tb, &te));
 }
 
 static void test_transform_edges(void **state)
 {
-    static const double u[] = { 1, 3, 3, -INFINITY, INFINITY, INFINITY, 7, NAN, 2, -INFINITY, 1e38 };
+    static const double u[] = { 1, 3,   3, -INFINITY, INFINITY, INFINITY,
+                                7, NAN, 2, -INFINITY, 1e38 };
     static const int32_t group[] = { 0, 0, 0, 0, 1, 1, 1, 2, 2, 4, 5 };
     static const double taus[] = { 1, 1e-3, 1e-30, 1e-310, 0 };
     static const int64_t want[] = { 1, 4, -1, -1, -1, 10 };
@@ -29,7 +34,8 @@ static void test_transform_edges(void **state)
         assert_true(fabs(exp(lp[0]) - e / s) < 1e-15 && fabs(exp(lp[1]) - 1 / s) < 1e-15);
         assert_true(lp[1] == lp[2] && lp[3] == -INFINITY && lp[9] == -INFINITY && lp[10] == 0);
         assert_true(fabs(lp[4] + log(2)) < 1e-15 && lp[5] == lp[4] && lp[6] == -INFINITY);
-        assert_true(isnan(lp[7]) && isnan(lp[8]) && isnan(h[2]) && h[3] == 0 && h[4] == 0 && h[5] == 0);
+        assert_true(isnan(lp[7]) && isnan(lp[8]) && isnan(h[2]) && h[3] == 0 && h[4] == 0 &&
+                    h[5] == 0);
         double plain = -2 / s * log(1 / s) - (e > 0 ? e / s * log(e / s) : 0);
         assert_true(fabs(h[0] - plain) < 1e-14 && fabs(h[1] - log(2)) < 1e-15);
     }
@@ -41,7 +47,8 @@ static void test_transform_edges(void **state)
 static void test_transform_identities(void **state)
 {
     enum { N = 12, G = 4 };
-    static const int32_t ids[N] = { 0, 0, 0, 2, 2, 2, 2, 2, 3, 3, 3, 3 }, starts[G + 1] = { 0, 3, 3, 8, N };
+    static const int32_t ids[N] = { 0, 0, 0, 2, 2, 2, 2, 2, 3, 3, 3, 3 },
+                         starts[G + 1] = { 0, 3, 3, 8, N };
     static const int64_t length[N] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 };
     double u[N], c[N], lp[3][N], d[N];
     slg_ctx *ctx = context(SLG_ISA_AUTO, 1);
@@ -89,7 +96,8 @@ static void test_transform_errors(void **state)
     slg_tensor tg = slg_tensor_1d(g, SLG_I32, 3), tl = slg_tensor_1d(length, SLG_I32, 3);
     slg_utility_transform_opts o;
     slg_utility_transform_opts_init(&o, sizeof o);
-#define CALL(len, group, n) slg_utility_transform(ctx, &tu, len, group, n, &o, &tp, NULL, NULL, NULL)
+#define CALL(len, group, n)                                                                    \
+    slg_utility_transform(ctx, &tu, len, group, n, &o, &tp, NULL, NULL, NULL)
     assert_int_equal(CALL(NULL, &tg, 2), SLG_ERR_RANGE);
     assert_int_equal(CALL(&tl, NULL, 1), SLG_ERR_RANGE);
     assert_int_equal(CALL(NULL, NULL, 2), SLG_ERR_RANGE);
@@ -106,8 +114,9 @@ static void test_transform_errors(void **state)
         o.length_power = 0;
     }
     slg_tensor shifted = slg_tensor_1d(u + 1, SLG_F64, 2), two = slg_tensor_1d(u, SLG_F64, 2);
-    assert_int_equal(slg_utility_transform(ctx, &two, NULL, NULL, 1, &o, &shifted, NULL, NULL, NULL),
-                     SLG_ERR_STRIDE);
+    assert_int_equal(
+        slg_utility_transform(ctx, &two, NULL, NULL, 1, &o, &shifted, NULL, NULL, NULL),
+        SLG_ERR_STRIDE);
     assert_true(p[0] == 7 && p[2] == 7 && u[0] == 1 && u[1] == 2);
     slg_ctx_free(ctx);
     (void)state;
@@ -125,7 +134,8 @@ static void sample_rows(slg_ctx *ctx, const slg_tensor *x, const slg_tensor *noi
     OK(ctx, slg_utility_sample(ctx, x, noise, &o, g, &ti));
 }
 
-/* Frequencies of the inverse and of Gumbel noise are those of softmax(x / tau), and of the top 3. */
+/* Frequencies of the inverse and of Gumbel noise are those of softmax(x / tau), and of the top
+   3. */
 static void test_frequencies(void **state)
 {
     enum { ROWS = 20000, COLS = 6 };
@@ -135,7 +145,8 @@ static void test_frequencies(void **state)
     int64_t *index = malloc(ROWS * sizeof *index), *again = malloc(ROWS * sizeof *again);
     assert_true(x && noise && index && again);
     for (int i = 0; i < ROWS * COLS; i++) x[i] = row[i % COLS];
-    slg_tensor tx = slg_tensor_2d(x, SLG_F32, ROWS, COLS), tn = slg_tensor_2d(noise, SLG_F32, ROWS, COLS);
+    slg_tensor tx = slg_tensor_2d(x, SLG_F32, ROWS, COLS),
+               tn = slg_tensor_2d(noise, SLG_F32, ROWS, COLS);
     FOR_EACH_ISA(ctx, 2)
     {
         slg_rng g = { 5, 0 };
@@ -170,13 +181,20 @@ static void test_sample_edges(void **state)
 {
     enum { ROWS = 6, COLS = 3 };
     static const float x[ROWS][COLS] = {
-        { 1, 3, 3 }, { -INFINITY, -INFINITY, -INFINITY }, { 1, NAN, 9 }, { 0, INFINITY, INFINITY },
-        { -INFINITY, -7, -INFINITY }, { 3e38f, -3e38f, 3e38f },
+        { 1, 3, 3 },
+        { -INFINITY, -INFINITY, -INFINITY },
+        { 1, NAN, 9 },
+        { 0, INFINITY, INFINITY },
+        { -INFINITY, -7, -INFINITY },
+        { 3e38f, -3e38f, 3e38f },
     };
-    static const float noise[ROWS][COLS] = { { 9, 0, 1 }, { 0 }, { 0 }, { 9, 1, 2 }, { 9, 0, 9 }, { 0, 0, 0 } };
-    static const int64_t cold[ROWS] = { 1, -1, -1, 1, 1, 0 }, noisy[ROWS] = { 0, -1, -1, 2, 1, 0 };
+    static const float noise[ROWS][COLS] = { { 9, 0, 1 }, { 0 },       { 0 },
+                                             { 9, 1, 2 }, { 9, 0, 9 }, { 0, 0, 0 } };
+    static const int64_t cold[ROWS] = { 1, -1, -1, 1, 1, 0 },
+                         noisy[ROWS] = { 0, -1, -1, 2, 1, 0 };
     int64_t index[ROWS];
-    slg_tensor tx = slg_tensor_2d(x, SLG_F32, ROWS, COLS), tn = slg_tensor_2d(noise, SLG_F32, ROWS, COLS);
+    slg_tensor tx = slg_tensor_2d(x, SLG_F32, ROWS, COLS),
+               tn = slg_tensor_2d(noise, SLG_F32, ROWS, COLS);
     FOR_EACH_ISA(ctx, 1)
     {
         sample_rows(ctx, &tx, NULL, 0, 0, NULL, index);
@@ -234,9 +252,12 @@ static void test_risk(void **state)
     assert_true(best == top);
     assert_memory_equal(e, p, sizeof p);
     stop = 100, e[0] = 42;
-    assert_int_equal(slg_minimum_bayes_risk_fn(ctx, &tp, N, identity, &stop, &te, &tb), SLG_ERR_STOPPED);
-    assert_int_equal(slg_minimum_bayes_risk_fn(ctx, &tp, N, NULL, &stop, &te, &tb), SLG_ERR_NULL);
-    assert_int_equal(slg_minimum_bayes_risk_fn(ctx, &tp, -1, identity, &stop, NULL, &tb), SLG_ERR_RANGE);
+    assert_int_equal(slg_minimum_bayes_risk_fn(ctx, &tp, N, identity, &stop, &te, &tb),
+                     SLG_ERR_STOPPED);
+    assert_int_equal(slg_minimum_bayes_risk_fn(ctx, &tp, N, NULL, &stop, &te, &tb),
+                     SLG_ERR_NULL);
+    assert_int_equal(slg_minimum_bayes_risk_fn(ctx, &tp, -1, identity, &stop, NULL, &tb),
+                     SLG_ERR_RANGE);
     assert_true(e[0] == 42 && best == top);
     p[3] = 0, g[0][3] = NAN; /* not looked at */
     for (int j = 0; j < N; j++) g[1][j] = NAN;
@@ -251,9 +272,9 @@ static void test_risk(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_transform_edges), cmocka_unit_test(test_transform_identities),
+        cmocka_unit_test(test_transform_edges),  cmocka_unit_test(test_transform_identities),
         cmocka_unit_test(test_transform_errors), cmocka_unit_test(test_frequencies),
-        cmocka_unit_test(test_sample_edges),    cmocka_unit_test(test_risk),
+        cmocka_unit_test(test_sample_edges),     cmocka_unit_test(test_risk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* Hinge losses, the SVM layer, the re-run's convolution: make_cnn-svm.py says what each name means. */
+/* Hinge losses, the SVM layer, the re-run's convolution: make_cnn-svm.py says what each name
+   means. */
 #include "golden/adapter.h"
 
 #include <stdio.h>

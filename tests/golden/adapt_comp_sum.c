@@ -63,4 +63,6 @@ static void adversarial(run *g)
     adversarial_form(g, "with gradients", SLG_I64, true);
 }
 
-const adapter adapt_comp_sum[] = { { "loss", loss }, { "adversarial", adversarial }, { NULL, NULL } };
+const adapter adapt_comp_sum[] = { { "loss", loss },
+                                   { "adversarial", adversarial },
+                                   { NULL, NULL } };

@@ -10,7 +10,8 @@ static void one_loss(run *g, pair_loss fn, const char *loss, const char *grad)
     slg_targets t;
     variation(g, loss);
     slg_tensor *student = input(g, "student", SLG_F32);
-    slg_logits l = slg_logits_dense(student), teacher = slg_logits_dense(input(g, "teacher", SLG_F32));
+    slg_logits l = slg_logits_dense(student),
+               teacher = slg_logits_dense(input(g, "teacher", SLG_F32));
     slg_loss_out out = slg_loss_out_none();
     slg_binary_kl_opts_init(&o, sizeof o);
     o.reduction = SLG_NONE;
@@ -39,7 +40,8 @@ static double align(run *g, int64_t count, slg_tensor **main, slg_tensor **auxil
     slg_align_gradients_out_init(&out, sizeof out);
     o.merge = 1;
     check(g, slg_align_gradients(g->ctx, count, main, auxiliary, &o, &out));
-    if (out.aligned != (out.dot < 0 && out.main_norm2 > 0)) fail(g, "aligned is %d", out.aligned);
+    if (out.aligned != (out.dot < 0 && out.main_norm2 > 0))
+        fail(g, "aligned is %d", out.aligned);
     return out.dot;
 }
 
@@ -52,7 +54,8 @@ static void align_case(run *g)
 }
 
 /* out [m, n] = sum over k of a b; elements of a from row i, of b from column j. */
-static slg_tensor *product(run *g, const slg_tensor *a, bool trans_a, const slg_tensor *b, bool trans_b)
+static slg_tensor *product(run *g, const slg_tensor *a, bool trans_a, const slg_tensor *b,
+                           bool trans_b)
 {
     const int64_t k = a->shape[trans_a ? 0 : 1];
     const int64_t shape[2] = { a->shape[trans_a ? 1 : 0], b->shape[trans_b ? 0 : 1] };
@@ -61,8 +64,8 @@ static slg_tensor *product(run *g, const slg_tensor *a, bool trans_a, const slg_
         for (int64_t j = 0; j < shape[1]; j++) {
             double sum = 0;
             for (int64_t r = 0; r < k; r++)
-                sum += tensor_get(a, trans_a ? r * a->shape[1] + i : i * a->shape[1] + r)
-                     * tensor_get(b, trans_b ? j * b->shape[1] + r : r * b->shape[1] + j);
+                sum += tensor_get(a, trans_a ? r * a->shape[1] + i : i * a->shape[1] + r) *
+                       tensor_get(b, trans_b ? j * b->shape[1] + r : r * b->shape[1] + j);
             ((float *)out->data)[i * out->stride[0] + j * out->stride[1]] = (float)sum;
         }
     return out;

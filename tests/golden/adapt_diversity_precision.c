@@ -23,7 +23,8 @@ static void one_form(run *g, const char *name, int32_t index_type, bool gradient
     slg_targets t = slg_targets_index(label);
     slg_loss_out out = slg_loss_out_none();
 
-    /* The vectors' weight of an ignored row is that of label 0: asked for by labels of its own. */
+    /* The vectors' weight of an ignored row is that of label 0: asked for by labels of its
+       own. */
     slg_tensor *clamped = output_like(g, label);
     for (int64_t i = 0; i < tensor_size(label); i++) {
         double y = tensor_get(label, i);

@@ -57,7 +57,8 @@ static void newton(run *g)
     if (d > MOST || count >= MOST) fail(g, "more than %d variables or iterations", MOST);
     for (int64_t i = 0; i < d; i++) x[i] = tensor_get(x0, i);
     slg_tensor tx = slg_tensor_1d(x, SLG_F64, d), td = slg_tensor_1d(dx, SLG_F64, d);
-    slg_tensor th = slg_tensor_2d(h, SLG_F64, d, d), all = slg_tensor_1d(objectives, SLG_F64, count + 1);
+    slg_tensor th = slg_tensor_2d(h, SLG_F64, d, d),
+               all = slg_tensor_1d(objectives, SLG_F64, count + 1);
     for (int64_t step = 0; step <= count; step++) {
         slg_softmax_regression_out o;
         slg_softmax_regression_out_init(&o, sizeof o);

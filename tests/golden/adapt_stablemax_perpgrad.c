@@ -1,5 +1,5 @@
-/* StableMax and the collapse of softmax: make_stablemax-perpgrad.py says what each name means. The
-   perpendicular gradient is the optimizers' affair. */
+/* StableMax and the collapse of softmax: make_stablemax-perpgrad.py says what each name means.
+   The perpendicular gradient is the optimizers' affair. */
 #include "golden/adapter.h"
 
 static void one_loss(run *g, int32_t index_type, bool gradient)

@@ -15,7 +15,8 @@ static void robust(run *g)
     o.rho = scalar(g, "rho");
     o.reduction = SLG_SUM; /* gradients by row */
     out.loss = output_for(g, "loss", SLG_F32);
-    slg_tensor *dtau = output_for(g, "dtau", SLG_F32), *entropy = output_for(g, "entropy", SLG_F32);
+    slg_tensor *dtau = output_for(g, "dtau", SLG_F32),
+               *entropy = output_for(g, "entropy", SLG_F32);
     slg_logits_grad d = slg_grad_dense(output_over(g, x));
     check(g, slg_robust_cross_entropy(g->ctx, &l, &t, &o, &out, &d, dtau, entropy));
     expect(g, "loss", out.loss);

@@ -56,8 +56,8 @@ static void transform(run *g)
         const int64_t groups = (int64_t)scalar_or(g, "groups", 1);
         slg_tensor *prob = output_like(g, u), *best = output(g, whole, 1, &groups);
         slg_tensor *entropy = output(g, type, 1, &groups), *log_prob = output_over(g, u);
-        check(g, slg_utility_transform(g->ctx, u, length, group, groups, &o, log_prob, prob, best,
-                                       entropy));
+        check(g, slg_utility_transform(g->ctx, u, length, group, groups, &o, log_prob, prob,
+                                       best, entropy));
         expect(g, "log_prob", log_prob);
         expect(g, "prob", prob);
         expect(g, "best", best);
@@ -109,7 +109,6 @@ static void sample(run *g)
 }
 
 const adapter adapt_utility_probability[] = {
-    { "preference", preference }, { "transform", transform },
-    { "mbr", mbr },               { "fit_temperature", fit_temperature },
-    { "sample", sample },         { NULL, NULL },
+    { "preference", preference },           { "transform", transform }, { "mbr", mbr },
+    { "fit_temperature", fit_temperature }, { "sample", sample },       { NULL, NULL },
 };

@@ -47,9 +47,10 @@ static void terms(run *g)
         slg_tensor *loss = output_for(g, "loss", type), *ds = output_for(g, "d_sum", type);
         slg_tensor *dq = output_for(g, "d_sum_squares", type);
         slg_tensor *dt = output_for(g, "d_target_output", type);
-        check(g, slg_spherical_terms(g->ctx, input(g, "sum", type), input(g, "sum_squares", type),
-                                     input(g, "target_output", type),
-                                     (int64_t)scalar(g, "classes"), &o, loss, ds, dq, dt));
+        check(g,
+              slg_spherical_terms(g->ctx, input(g, "sum", type), input(g, "sum_squares", type),
+                                  input(g, "target_output", type),
+                                  (int64_t)scalar(g, "classes"), &o, loss, ds, dq, dt));
         expect(g, "loss", loss);
         expect(g, "d_sum", ds);
         expect(g, "d_sum_squares", dq);
@@ -57,7 +58,7 @@ static void terms(run *g)
     }
 }
 
-/* ---- Steps of the factorised layer -------------------------------------------------------- */
+/* ---- Steps of the factorised layer ------------------------------------------------------- */
 
 /* Step t of a [steps, ...] tensor. */
 static slg_tensor slice(const slg_tensor *all, int64_t t)
@@ -66,7 +67,8 @@ static slg_tensor slice(const slg_tensor *all, int64_t t)
     const size_t item = all->dtype == SLG_F64 || all->dtype == SLG_I64 ? 8 : 4;
     one.data = (char *)all->data + t * all->stride[0] * (int64_t)item;
     one.ndim = all->ndim - 1;
-    for (int d = 0; d < one.ndim; d++) one.shape[d] = all->shape[d + 1], one.stride[d] = all->stride[d + 1];
+    for (int d = 0; d < one.ndim; d++)
+        one.shape[d] = all->shape[d + 1], one.stride[d] = all->stride[d + 1];
     for (int d = one.ndim; d < 4; d++) one.shape[d] = 1;
     return one;
 }

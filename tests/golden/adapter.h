@@ -40,8 +40,9 @@ typedef struct run {
 } run;
 
 typedef struct adapter {
-    const char *operation; /* of a case OPERATION or OPERATION/VARIANT; "*", the last: of any other,
-                              for files whose cases name no operation; NULL ends a table */
+    const char *operation; /* of a case OPERATION or OPERATION/VARIANT; "*", the last: of any
+                              other, for files whose cases name no operation; NULL ends
+                              a table */
     void (*fn)(run *g);
 } adapter;
 

@@ -55,7 +55,8 @@ static const adapter *adapters_of(const char *path)
     return none;
 }
 
-/* The one of a case's operation, which is its name up to a slash, or the one for any; or NULL. */
+/* The one of a case's operation, which is its name up to a slash, or the one for any; or
+   NULL. */
 static const adapter *find_adapter(const adapter *table, const char *name)
 {
     size_t length = strcspn(name, "/");

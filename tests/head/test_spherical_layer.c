@@ -1,4 +1,5 @@
-/* The factorised output layer against the dense update in double, and what its header promises. */
+/* The factorised output layer against the dense update in double, and what its header
+   promises. */
 #include "loss/loss_test.h"
 
 typedef struct dense {
@@ -21,7 +22,8 @@ static double row_gradient(const dense *n, const double *o, int64_t k, const int
         loss = q;
     }
     for (int64_t j = 0; j < k; j++) {
-        const double t = value[j], oc = o[c[j]], sigma = sqrt(m2 / D), z = m2 > 0 ? (oc - s / D) / sigma : 0;
+        const double t = value[j], oc = o[c[j]], sigma = sqrt(m2 / D),
+                     z = m2 > 0 ? (oc - s / D) / sigma : 0;
         const double taylor = D + s + q / 2, log_den = q + D * n->eps;
         double slope;
         switch (n->kind) {
@@ -51,7 +53,8 @@ static double row_gradient(const dense *n, const double *o, int64_t k, const int
 
 /* The dense step; losses and gradients in h. k targets a row, c < 0: not there. */
 static void dense_step(dense *n, int64_t m, int64_t k, const double *h, const int64_t *c,
-                       const double *value, const double *rho, double lr, double *loss, double *dh)
+                       const double *value, const double *rho, double lr, double *loss,
+                       double *dh)
 {
     const int64_t D = n->classes, d = n->dim;
     double *o = zeros(D, sizeof *o), *g = zeros(m * D, sizeof *g);
@@ -63,13 +66,15 @@ static void dense_step(dense *n, int64_t m, int64_t k, const double *h, const in
             for (int64_t j = 0; j < d; j++) o[i] += n->w[i * d + j] * h[r * d + j];
         }
         for (int64_t j = 0; j < k; j++)
-            if (c[r * k + j] >= 0) cs[there] = c[r * k + j], vs[there++] = value ? value[r * k + j] : 1;
+            if (c[r * k + j] >= 0)
+                cs[there] = c[r * k + j], vs[there++] = value ? value[r * k + j] : 1;
         if (!value && n->kind != SLG_SPHERICAL_SQUARED)
             for (int64_t j = 0; j < there; j++) vs[j] = 1 / (double)there;
         loss[r] = there ? row_gradient(n, o, there, cs, vs, g + r * D) : 0;
         for (int64_t j = 0; j < d; j++) {
             dh[r * d + j] = 0;
-            for (int64_t i = 0; i < D; i++) dh[r * d + j] += rho[r] * g[r * D + i] * n->w[i * d + j];
+            for (int64_t i = 0; i < D; i++)
+                dh[r * d + j] += rho[r] * g[r * D + i] * n->w[i * d + j];
         }
     }
     for (int64_t r = 0; r < m; r++)
@@ -79,7 +84,8 @@ static void dense_step(dense *n, int64_t m, int64_t k, const double *h, const in
     free(o), free(g);
 }
 
-static slg_spherical_layer *layer_of(slg_ctx *ctx, const dense *n, int32_t period, double low, double high)
+static slg_spherical_layer *layer_of(slg_ctx *ctx, const dense *n, int32_t period, double low,
+                                     double high)
 {
     slg_spherical_layer *l;
     slg_spherical_layer_opts o;
@@ -98,11 +104,14 @@ static dense dense_of(int32_t kind, int64_t classes, int64_t dim)
     return n;
 }
 
-/* W, Q = W'W, wbar = W'1 and P U = I, against the dense weights. Returns the off difference in W. */
-static double same_weights(slg_ctx *ctx, slg_spherical_layer *l, const dense *n, double tolerance)
+/* W, Q = W'W, wbar = W'1 and P U = I, against the dense weights. Returns the off difference in
+   W. */
+static double same_weights(slg_ctx *ctx, slg_spherical_layer *l, const dense *n,
+                           double tolerance)
 {
     const int64_t D = n->classes, d = n->dim;
-    double *w = zeros(D * d, sizeof *w), *q = zeros(d * d, sizeof *q), *s = zeros(d, sizeof *s), off = 0;
+    double *w = zeros(D * d, sizeof *w), *q = zeros(d * d, sizeof *q), *s = zeros(d, sizeof *s),
+           off = 0;
     slg_tensor ws = slg_tensor_2d(w, SLG_F64, D, d), qs = slg_tensor_2d(q, SLG_F64, d, d);
     slg_tensor ss = slg_tensor_1d(s, SLG_F64, d);
     slg_spherical_layer_info_t info;
@@ -130,14 +139,19 @@ static double same_weights(slg_ctx *ctx, slg_spherical_layer *l, const dense *n,
     return off;
 }
 
-/* Random batches, K targets, ignored ones, values, weights; m below and above d; W moved about. */
-static void one_run(slg_ctx *ctx, int32_t kind, int64_t m, int64_t k, bool values, double lr, bool shuffle)
+/* Random batches, K targets, ignored ones, values, weights; m below and above d; W moved
+   about. */
+static void one_run(slg_ctx *ctx, int32_t kind, int64_t m, int64_t k, bool values, double lr,
+                    bool shuffle)
 {
     dense n = dense_of(kind, 23, 6);
-    slg_spherical_layer *l = layer_of(ctx, &n, shuffle ? 2 : 10, shuffle ? 0.95 : 0.5, shuffle ? 1.05 : 2);
+    slg_spherical_layer *l =
+        layer_of(ctx, &n, shuffle ? 2 : 10, shuffle ? 0.95 : 0.5, shuffle ? 1.05 : 2);
     const int64_t d = n.dim;
-    double *h = zeros(m * d, 8), *value = zeros(m * k, 8), *rho = zeros(m, 8), *loss = zeros(m, 8);
-    double *dh = zeros(m * d, 8), *got = zeros(m, 8), *got_dh = zeros(m * d, 8), *o = zeros(m * k, 8);
+    double *h = zeros(m * d, 8), *value = zeros(m * k, 8), *rho = zeros(m, 8),
+           *loss = zeros(m, 8);
+    double *dh = zeros(m * d, 8), *got = zeros(m, 8), *got_dh = zeros(m * d, 8),
+           *o = zeros(m * k, 8);
     int64_t *c = zeros(m * k, 8), *given = zeros(m * k, 8);
     slg_tensor hs = slg_tensor_2d(h, SLG_F64, m, d), cs = slg_tensor_2d(given, SLG_I64, m, k);
     slg_tensor vs = slg_tensor_2d(value, SLG_F64, m, k), rs = slg_tensor_1d(rho, SLG_F64, m);
@@ -170,11 +184,13 @@ static void one_run(slg_ctx *ctx, int32_t kind, int64_t m, int64_t k, bool value
         for (int64_t r = 0; r < m; r++) {
             total += rho[r] * loss[r];
             if (!(fabs(got[r] - loss[r]) < 2e-5 * (1 + fabs(loss[r]))))
-                fail_msg("kind %d, m %d, step %d: loss %.9g, not %.9g", kind, (int)m, step, got[r], loss[r]);
+                fail_msg("kind %d, m %d, step %d: loss %.9g, not %.9g", kind, (int)m, step,
+                         got[r], loss[r]);
         }
         assert_true(fabs(out.value - total) < 2e-5 * (1 + fabs(total)) && out.count == count);
         for (int64_t i = 0; i < m * d; i++)
-            if (!(fabs(got_dh[i] - dh[i]) < 2e-5)) fail_msg("dh %.9g, not %.9g", got_dh[i], dh[i]);
+            if (!(fabs(got_dh[i] - dh[i]) < 2e-5))
+                fail_msg("dh %.9g, not %.9g", got_dh[i], dh[i]);
         if (shuffle && step == 5) OK(ctx, slg_spherical_layer_refactorise(l));
         if (shuffle && step == 7) {
             OK(ctx, slg_spherical_layer_decay(l, 0.75));
@@ -184,7 +200,8 @@ static void one_run(slg_ctx *ctx, int32_t kind, int64_t m, int64_t k, bool value
     }
     same_weights(ctx, l, &n, 3e-6);
     slg_spherical_layer_free(l);
-    free(h), free(value), free(rho), free(loss), free(dh), free(got), free(got_dh), free(o), free(c);
+    free(h), free(value), free(rho), free(loss), free(dh), free(got), free(got_dh), free(o),
+        free(c);
     free(given), free(n.w);
 }
 
@@ -198,7 +215,8 @@ static void test_dense(void **state)
             one_run(ctx, kind, i & 1 ? 9 : 4, i & 2 ? 3 : 1, i & 4, rates[kind], i & 1);
 }
 
-/* A thousand steps: within 1e-5 of the dense update in float64; wbar stays, |W| does not shrink. */
+/* A thousand steps: within 1e-5 of the dense update in float64; wbar stays, |W| does not
+   shrink. */
 static void test_thousand_steps(void **state)
 {
     (void)state;
@@ -228,15 +246,16 @@ static void test_thousand_steps(void **state)
         slg_spherical_layer_info_init(&info, sizeof info);
         OK(ctx, slg_spherical_layer_info(l, &info));
         assert_int_equal(info.steps, 1000);
-        print_message("kind %d: weights off by %.2g after 1000 steps, %d moved, %d refactorised\n", kind,
-                      off, (int)info.moved, (int)info.refactorised);
+        print_message(
+            "kind %d: weights off by %.2g after 1000 steps, %d moved, %d refactorised\n", kind,
+            off, (int)info.moved, (int)info.refactorised);
         slg_spherical_layer_free(l);
         free(n.w);
     }
     slg_ctx_free(ctx);
 }
 
-/* ---- A small layer for the rest ----------------------------------------------------------- */
+/* ---- A small layer for the rest ---------------------------------------------------------- */
 
 enum { CLASSES = 30, DIM = 5, ROWS = 4 };
 
@@ -327,8 +346,10 @@ static void test_failed_steps(void **unused)
     int64_t bytes;
     double loss[ROWS] = { 7, 7, 7, 7 };
     small_open(&s, SLG_SPHERICAL_SQUARED, SLG_ISA_AUTO, 1);
-    slg_tensor ls = slg_tensor_1d(loss, SLG_F64, ROWS), one_h = slg_tensor_2d(s.h, SLG_F64, 1, DIM);
-    slg_tensor one_c = slg_tensor_1d(s.c, SLG_I32, 1), none_h = slg_tensor_2d(s.h, SLG_F64, 0, DIM);
+    slg_tensor ls = slg_tensor_1d(loss, SLG_F64, ROWS),
+               one_h = slg_tensor_2d(s.h, SLG_F64, 1, DIM);
+    slg_tensor one_c = slg_tensor_1d(s.c, SLG_I32, 1),
+               none_h = slg_tensor_2d(s.h, SLG_F64, 0, DIM);
     slg_tensor none_c = slg_tensor_1d(s.c, SLG_I32, 0);
     slg_spherical_layer_out out;
     slg_spherical_layer_out_init(&out, sizeof out);
@@ -396,11 +417,18 @@ static void test_control(void **unused)
     info.singular = &vs;
     OK(s.ctx, slg_spherical_layer_info(s.l, &info));
     assert_true(info.moved > 0 && values[0] <= 1.1 + 1e-9 && values[DIM - 1] >= 0.9 - 1e-9);
-    assert_true(info.low_bound <= values[DIM - 1] + 1e-9 && info.high_bound >= values[0] - 1e-9);
+    assert_true(info.low_bound <= values[DIM - 1] + 1e-9 &&
+                info.high_bound >= values[0] - 1e-9);
     same_weights(s.ctx, s.l, &s.n, 1e-6);
     double all = 1;
-    for (int i = 0; i < 45; i++) { all *= 0.5; OK(s.ctx, slg_spherical_layer_decay(s.l, 0.5)); }
-    for (int i = 0; i < 45; i++) { all *= 2; OK(s.ctx, slg_spherical_layer_decay(s.l, 2)); }
+    for (int i = 0; i < 45; i++) {
+        all *= 0.5;
+        OK(s.ctx, slg_spherical_layer_decay(s.l, 0.5));
+    }
+    for (int i = 0; i < 45; i++) {
+        all *= 2;
+        OK(s.ctx, slg_spherical_layer_decay(s.l, 2));
+    }
     assert_true(all == 1);
     same_weights(s.ctx, s.l, &s.n, 1e-6);
     small_close(&s);
@@ -413,14 +441,17 @@ static void test_rank(void **unused)
     FOR_EACH_ISA(ctx, 2)
     for (int32_t kind = 2; kind <= 3; kind++) {
         dense n = dense_of(kind, D, d);
-        for (int i = 0; i < d; i++) n.w[1200 * d + i] = n.w[3 * d + i]; /* equal rows, far apart */
+        for (int i = 0; i < d; i++)
+            n.w[1200 * d + i] = n.w[3 * d + i]; /* equal rows, far
+                                                                           apart */
         slg_spherical_layer *l = layer_of(ctx, &n, 10, 0.5, 2);
         double h[M * d], top[M * TOP];
         int64_t c[M] = { 3, 1200, 700, -1, 1299 }, rank[M], ties[M], at[M * TOP];
         for (int i = 0; i < M * d; i++) h[i] = normal();
         slg_tensor hs = slg_tensor_2d(h, SLG_F64, M, d), cs = slg_tensor_1d(c, SLG_I64, M);
         slg_tensor rs = slg_tensor_1d(rank, SLG_I64, M), ts = slg_tensor_1d(ties, SLG_I64, M);
-        slg_tensor as = slg_tensor_2d(at, SLG_I64, M, TOP), os = slg_tensor_2d(top, SLG_F64, M, TOP);
+        slg_tensor as = slg_tensor_2d(at, SLG_I64, M, TOP),
+                   os = slg_tensor_2d(top, SLG_F64, M, TOP);
         OK(ctx, slg_spherical_layer_rank(l, &hs, &cs, &rs, &ts, &as, &os));
         for (int r = 0; r < M; r++) {
             double o[D];
@@ -431,7 +462,8 @@ static void test_rank(void **unused)
                 if (kind == SLG_SPHERICAL_LOG) o[i] = fabs(o[i]);
             }
             for (int i = 0; i < D && c[r] >= 0; i++) above += o[i] > o[c[r]] + 1e-5;
-            assert_true(c[r] < 0 ? rank[r] == 0 && ties[r] == 0 : llabs(rank[r] - 1 - above) <= 1);
+            assert_true(c[r] < 0 ? rank[r] == 0 && ties[r] == 0
+                                 : llabs(rank[r] - 1 - above) <= 1);
             if (c[r] >= 0) assert_int_equal(ties[r], r < 2);
             for (int k = 0; k < TOP; k++) {
                 int64_t before = 0;
@@ -445,10 +477,13 @@ static void test_rank(void **unused)
         }
         slg_tensor wide = slg_tensor_2d(at, SLG_I64, 1, D + 1);
         slg_tensor one = slg_tensor_2d(h, SLG_F64, 1, d);
-        assert_int_equal(slg_spherical_layer_rank(l, &one, NULL, NULL, NULL, &wide, NULL), SLG_ERR_SHAPE);
-        assert_int_equal(slg_spherical_layer_rank(l, &hs, NULL, &rs, NULL, NULL, NULL), SLG_ERR_NULL);
+        assert_int_equal(slg_spherical_layer_rank(l, &one, NULL, NULL, NULL, &wide, NULL),
+                         SLG_ERR_SHAPE);
+        assert_int_equal(slg_spherical_layer_rank(l, &hs, NULL, &rs, NULL, NULL, NULL),
+                         SLG_ERR_NULL);
         c[0] = D;
-        assert_int_equal(slg_spherical_layer_rank(l, &hs, &cs, &rs, NULL, NULL, NULL), SLG_ERR_RANGE);
+        assert_int_equal(slg_spherical_layer_rank(l, &hs, &cs, &rs, NULL, NULL, NULL),
+                         SLG_ERR_RANGE);
         /* All zero: everything ties. */
         slg_spherical_layer *zero;
         c[0] = 5;
@@ -478,7 +513,8 @@ static void test_rows_and_create(void **unused)
     for (int i = 0; i < 6; i++) slg_spherical_layer_opts_init(&o[i], sizeof o[i]);
     o[0].kind = 7, o[1].period = -1, o[2].low = 1, o[3].high = 1, o[4].a = 0, o[5].refresh = -1;
     for (int i = 0; i < 6; i++)
-        assert_int_equal(slg_spherical_layer_create(s.ctx, 3, DIM, NULL, &o[i], &l), SLG_ERR_RANGE);
+        assert_int_equal(slg_spherical_layer_create(s.ctx, 3, DIM, NULL, &o[i], &l),
+                         SLG_ERR_RANGE);
     assert_int_equal(slg_spherical_layer_create(s.ctx, 0, DIM, NULL, NULL, &l), SLG_ERR_RANGE);
     assert_int_equal(slg_spherical_layer_create(s.ctx, 4, DIM, &ws, NULL, &l), SLG_ERR_SHAPE);
     w[4] = NAN;
@@ -504,9 +540,9 @@ static void test_rows_and_create(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_dense),   cmocka_unit_test(test_thousand_steps),
-        cmocka_unit_test(test_state),   cmocka_unit_test(test_failed_steps),
-        cmocka_unit_test(test_control), cmocka_unit_test(test_rank),
+        cmocka_unit_test(test_dense),           cmocka_unit_test(test_thousand_steps),
+        cmocka_unit_test(test_state),           cmocka_unit_test(test_failed_steps),
+        cmocka_unit_test(test_control),         cmocka_unit_test(test_rank),
         cmocka_unit_test(test_rows_and_create),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,14 +5,15 @@
 enum { ROWS = 6, COLS = 7, HIDDEN = 5, M = 4 };
 enum { W1, B1, W2, B2, C, B, PHI, PARAMS };
 
-static const int64_t sizes[PARAMS] = { HIDDEN * COLS, HIDDEN, M * HIDDEN, M, M, 1, 1 };
+static const int64_t sizes[PARAMS] = { HIDDEN * COLS, HIDDEN, M *HIDDEN, M, M, 1, 1 };
 static const char *const names[PARAMS] = { "w1", "b1", "w2", "b2", "c", "b", "phi" };
 
 typedef struct data {
     slg_ctx *ctx;
     int32_t form;
     bool drop;
-    float x[ROWS * COLS], mask[ROWS * HIDDEN], p[PARAMS][HIDDEN * COLS], d[PARAMS][HIDDEN * COLS];
+    float x[ROWS * COLS], mask[ROWS * HIDDEN], p[PARAMS][HIDDEN * COLS],
+        d[PARAMS][HIDDEN * COLS];
     float s[ROWS * HIDDEN], v[ROWS * M], w[ROWS * M];
     double tau[ROWS], dtau[ROWS];
 } data;
@@ -26,8 +27,9 @@ typedef struct view {
 
 static void view_of(data *a, view *t)
 {
-    static const int64_t shape[PARAMS][2] = { { HIDDEN, COLS }, { HIDDEN, 0 }, { M, HIDDEN }, { M, 0 },
-                                              { M, 0 },         { 1, 0 },      { 1, 0 } };
+    static const int64_t shape[PARAMS][2] = { { HIDDEN, COLS }, { HIDDEN, 0 }, { M, HIDDEN },
+                                              { M, 0 },         { M, 0 },      { 1, 0 },
+                                              { 1, 0 } };
     for (int i = 0; i < PARAMS; i++) {
         bool flat = shape[i][1] == 0;
         t->p[i] = flat ? slg_tensor_1d(a->p[i], SLG_F32, shape[i][0])
@@ -39,7 +41,8 @@ static void view_of(data *a, view *t)
     t->mask = slg_tensor_2d(a->mask, SLG_F32, ROWS, HIDDEN);
     t->s = slg_tensor_2d(a->s, SLG_F32, ROWS, HIDDEN);
     t->v = slg_tensor_2d(a->v, SLG_F32, ROWS, M), t->w = slg_tensor_2d(a->w, SLG_F32, ROWS, M);
-    t->tau = slg_tensor_1d(a->tau, SLG_F64, ROWS), t->dtau = slg_tensor_1d(a->dtau, SLG_F64, ROWS);
+    t->tau = slg_tensor_1d(a->tau, SLG_F64, ROWS),
+    t->dtau = slg_tensor_1d(a->dtau, SLG_F64, ROWS);
     slg_tempnet_init(&t->net, sizeof t->net);
     slg_tempnet_saved_init(&t->saved, sizeof t->saved);
     slg_tempnet_grad_init(&t->grad, sizeof t->grad);
@@ -123,11 +126,13 @@ static void test_forward(void **state)
             seed = 99;
             for (int j = 0; j < ROWS * COLS; j++) a.x[j] = (float)normal() * scales[i];
             for (int p = 0; p < PARAMS; p++)
-                for (int64_t j = 0; j < sizes[p]; j++) a.p[p][j] = (float)sin((double)(7 * j + p));
+                for (int64_t j = 0; j < sizes[p]; j++)
+                    a.p[p][j] = (float)sin((double)(7 * j + p));
             forward(&a);
             for (int r = 0; r < ROWS; r++) {
                 assert_true(a.tau[r] >= 0.5 && a.tau[r] <= 5);
-                if (i > 0 && form == SLG_TEMPNET_LOGITS) assert_true(fabs(a.tau[r] - tau[r]) <= 1e-5);
+                if (i > 0 && form == SLG_TEMPNET_LOGITS)
+                    assert_true(fabs(a.tau[r] - tau[r]) <= 1e-5);
                 if (i == 0) tau[r] = a.tau[r];
             }
         }
@@ -195,15 +200,19 @@ static void test_errors(void **state)
     t.saved.v = &t.v;
     OK(ctx, FORWARD());
     t.grad.accumulate = 2;
-    assert_int_equal(slg_tempnet_backward(ctx, &t.x, &t.net, &t.saved, &t.dtau, &t.grad), SLG_ERR_RANGE);
+    assert_int_equal(slg_tempnet_backward(ctx, &t.x, &t.net, &t.saved, &t.dtau, &t.grad),
+                     SLG_ERR_RANGE);
     t.grad.accumulate = 0, t.grad.dc = &t.p[C];
-    assert_int_equal(slg_tempnet_backward(ctx, &t.x, &t.net, &t.saved, &t.dtau, &t.grad), SLG_ERR_STRIDE);
+    assert_int_equal(slg_tempnet_backward(ctx, &t.x, &t.net, &t.saved, &t.dtau, &t.grad),
+                     SLG_ERR_STRIDE);
     slg_ctx_free(ctx);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_gradient), cmocka_unit_test(test_forward),
-                                        cmocka_unit_test(test_threads), cmocka_unit_test(test_errors) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_gradient),
+                                        cmocka_unit_test(test_forward),
+                                        cmocka_unit_test(test_threads),
+                                        cmocka_unit_test(test_errors) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

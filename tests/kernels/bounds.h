@@ -2,11 +2,11 @@
  * bounds.h - what the kernels promise, in u = 2^-24 = 6.0e-8; docs/numerics.md quotes it.
  *
  * A relative error, unless it says of what. Beside each promise: the largest error seen on
- * portable, avx2, avx512, by the tests here (and, where 2048 times the same value is hardest, by a
- * search over 60000 values, once). Where n or the values are unlimited, so is the promise.
+ * portable, avx2, avx512, by the tests here (and, where 2048 times the same value is hardest,
+ * by a search over 60000 values, once). Where n or the values are unlimited, so is the promise.
  *
- * Exponentials below BOUND_zero may be 0; those of exp_emit also below BOUND_zero times its factor,
- * where that is more than 1.
+ * Exponentials below BOUND_zero may be 0; those of exp_emit also below BOUND_zero times its
+ * factor, where that is more than 1.
  */
 #ifndef TESTS_KERNELS_BOUNDS_H
 #define TESTS_KERNELS_BOUNDS_H
@@ -35,7 +35,7 @@
 #define BOUND_bce_emit 6.0        /* 4.6   4.4   3.7; of the two terms */
 #define BOUND_log_cosh 24.0       /* 21.4  19.6  18.1 */
 #define BOUND_tanh_emit 6.0       /* 4.6   4.7   3.8 */
-#define BOUND_binary_kl 70.0      /* 54.7  62.6  44.3; of the sum, half a unit from its minimum */
+#define BOUND_binary_kl 70.0      /* 54.7  62.6  44.3; of the sum, half a unit off its least */
 #define BOUND_binary_kl_emit 8.5  /* 6.6   6.3   4.3; more for large logits */
 #define BOUND_dots 1e-4           /* in double */
 #define BOUND_lincomb 1.0         /* rounded once */

@@ -1,8 +1,8 @@
 /*
- * kernel_spec.h - what the files of specs share. test_kernels_<family>.c has a spec of each kernel
- * of a family of kernels.h and ends with KERNEL_TESTS(<FAMILY>): a test of each on every ISA. That
- * names the specs, so a kernel without one does not compile; and CMake stops at a family without
- * such a file.
+ * kernel_spec.h - what the files of specs share. test_kernels_<family>.c has a spec of each
+ * kernel of a family of kernels.h and ends with KERNEL_TESTS(<FAMILY>): a test of each on every
+ * ISA. That names the specs, so a kernel without one does not compile; and CMake stops at
+ * a family without such a file.
  */
 #ifndef TESTS_KERNELS_KERNEL_SPEC_H
 #define TESTS_KERNELS_KERNEL_SPEC_H
@@ -11,7 +11,8 @@
 
 enum { F4 = sizeof(float), F2 = sizeof(uint16_t) };
 
-/* Added to the scale where terms below 2^-126 are flushed and the sum need not be: 1 u of it. */
+/* Added to the scale where terms below 2^-126 are flushed and the sum need not be: 1 u
+   of it. */
 #define FLUSHED 0x1p-101
 
 #define SPEC(kernel, ...) SPEC_OF(kernel, __VA_ARGS__)

@@ -1,10 +1,11 @@
 /*
- * kernel_test.h - one test for all kernels. A spec says what a kernel reads and writes, how to call
- * it and what double arithmetic makes of the same input; check_kernel does the rest: every length
- * with guard pages on both sides, every alignment, special values everywhere, in place.
+ * kernel_test.h - one test for all kernels. A spec says what a kernel reads and writes, how
+ * to call it and what double arithmetic makes of the same input; check_kernel does the rest:
+ * every length with guard pages on both sides, every alignment, special values everywhere, in
+ * place.
  *
- * Errors are in u = 2^-24, half a unit in the last place at 1: |got - want| / (scale u), where the
- * spec says what the scale is: |want|, or the sum of magnitudes that cancelled.
+ * Errors are in u = 2^-24, half a unit in the last place at 1: |got - want| / (scale u), where
+ * the spec says what the scale is: |want|, or the sum of magnitudes that cancelled.
  */
 #ifndef TESTS_KERNELS_KERNEL_TEST_H
 #define TESTS_KERNELS_KERNEL_TEST_H
@@ -77,7 +78,8 @@ typedef struct worst_t {
 } worst_t;
 
 /* An error of got, in u of scale. NaN and infinities must be those wanted. What is wanted below
-   2^-126 may be anything below, below BOUND_zero it may be 0; past FLT_MAX it may be infinite. */
+   2^-126 may be anything below, below BOUND_zero it may be 0; past FLT_MAX it may be
+   infinite. */
 static inline double error_u(double got, double want, double scale)
 {
     const double tiny = FLT_MIN * (1 + 1e-6);
@@ -212,8 +214,8 @@ static void guarded(const spec *s, const kernel_table *k, size_t n, int variant,
 
 static _Alignas(64) float area[MAX_IN + MAX_OUT][MAX_N + 64];
 
-/* In ordinary memory; array number a starts a_offset(a) elements off a cache line, and what lies
-   around the outputs must stay. alias >= 0: output `which` is that input. */
+/* In ordinary memory; array number a starts a_offset(a) elements off a cache line, and what
+   lies around the outputs must stay. alias >= 0: output `which` is that input. */
 static void placed(const spec *s, const kernel_table *k, size_t n, int variant, int offset,
                    int which, int alias, worst_t *w, const char *what, int a, int b)
 {

@@ -1,7 +1,8 @@
 /*
- * bfloat16 and float16 on every ISA: all 65536 patterns widened; narrowing from every 16-bit value,
- * from the midpoint to the next one, and from one float to either side of both: these are all the
- * cases of rounding there are. With subnormals flushed, as the library runs, and not.
+ * bfloat16 and float16 on every ISA: all 65536 patterns widened; narrowing from every 16-bit
+ * value, from the midpoint to the next one, and from one float to either side of both: these
+ * are all the cases of rounding there are. With subnormals flushed, as the library runs, and
+ * not.
  */
 #include "kernel_test.h"
 
@@ -89,8 +90,8 @@ static void wrong(uint32_t h, uint16_t want)
              (unsigned)want);
 }
 
-/* wide[h] = what lies `steps` floats from value h (half_way: from the midpoint to the value after),
-   which must round to h plus `up` where it is finite. */
+/* wide[h] = what lies `steps` floats from value h (half_way: from the midpoint to the value
+   after), which must round to h plus `up` where it is finite. */
 static void narrow_all(const kernel_table *k, const format *f, bool flush, bool half_way,
                        int steps)
 {

@@ -1,7 +1,7 @@
 /*
- * The exponential, over the floats of its whole range, against the double one; and tanh of softcap.
- * Every 37th float for exp with T = 1, every 481st for other temperatures and factors; every 97th
- * for exp as a pair (m, n) within +-1000, every 997th beyond.
+ * The exponential, over the floats of its whole range, against the double one; and tanh
+ * of softcap. Every 37th float for exp with T = 1, every 481st for other temperatures and
+ * factors; every 97th for exp as a pair (m, n) within +-1000, every 997th beyond.
  */
 #include "kernel_test.h"
 #include "softmax/parts.h"
@@ -35,7 +35,8 @@ static float x[N], y[N], m[N];
 
 /* ---- exp --------------------------------------------------------------------------------- */
 
-/* a exp((v - pre) / T) 2^-ref of a block of neighbours; the reference is that of the largest. */
+/* a exp((v - pre) / T) 2^-ref of a block of neighbours; the reference is that
+   of the largest. */
 static void exp_block(const kernel_table *k, size_t n, double t, float pre, float a,
                       double *far, double *near)
 {
@@ -90,8 +91,8 @@ static void test_exp(void **state)
         sweep(&k, 37 * 13 * 3, more[i].t, more[i].pre, more[i].a, isa_names[isa]);
 }
 
-/* One reference, and values from far above to far below it: where 0 begins, and that all below is
-   0, down to -FLT_MAX and -inf; that NaN of any kind is NaN. */
+/* One reference, and values from far above to far below it: where 0 begins, and that all below
+   is 0, down to -FLT_MAX and -inf; that NaN of any kind is NaN. */
 static void test_underflow(void **state)
 {
     const kernel_table k = kernels_at(*(const int32_t *)*state);
@@ -125,7 +126,7 @@ static void test_underflow(void **state)
         }
 }
 
-/* ---- exp as a pair ------------------------------------------------------------------------ */
+/* ---- exp as a pair ----------------------------------------------------------------------- */
 
 static double ext_block(const kernel_table *k, size_t n)
 {
@@ -184,7 +185,7 @@ static void test_ext_exp(void **state)
     for (int i = 4; i < 6; i++) assert_true(m[i] == m[3] && y[i] == y[3]);
 }
 
-/* ---- tanh --------------------------------------------------------------------------------- */
+/* ---- tanh -------------------------------------------------------------------------------- */
 
 static void test_softcap(void **state)
 {

@@ -139,7 +139,8 @@ static void run_binary_kl(const kernel_table *k, call *c)
     c->got[0] = k->binary_kl(c->n, in(c, 0), in(c, 1), &p);
 }
 
-/* By log1p((1 - q) expm1(d)) - (1 - q) d of what is small; long double carries the cancellation. */
+/* By log1p((1 - q) expm1(d)) - (1 - q) d of what is small; long double carries
+   the cancellation. */
 static double kl_of(const call *c, size_t i)
 {
     const logit_pair p = logit_pair_of(c);

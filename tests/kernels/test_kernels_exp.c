@@ -49,8 +49,9 @@ SPEC(exp_emit, .variants = 14, .in = { F4 }, .out = { F4 }, .special = { NOT_ABO
      .alias = { 1 }, .prepare = logits);
 
 /*
- * Pass 2 of one row beside pass 1 of the next: the bits of exp_emit and of lse. y must lie on a line,
- * so the kernel writes to a buffer of its own; the lengths differ as blocks of a row do.
+ * Pass 2 of one row beside pass 1 of the next: the bits of exp_emit and of lse. y must lie on
+ * a line, so the kernel writes to a buffer of its own; the lengths differ as blocks of a row
+ * do.
  */
 static size_t emitted(const call *c) { return c->variant % 3 == 1 ? c->n * 2 / 3 : c->n; }
 

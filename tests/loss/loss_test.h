@@ -1,6 +1,7 @@
 /*
- * loss_test.h - what tests of losses share: tensors of any type and layout, and cross-entropy in
- * plain double arithmetic, written from the formulas of loss.h and from nothing of the library.
+ * loss_test.h - what tests of losses share: tensors of any type and layout, and cross-entropy
+ * in plain double arithmetic, written from the formulas of loss.h and from nothing
+ * of the library.
  */
 #ifndef TESTS_LOSS_LOSS_TEST_H
 #define TESTS_LOSS_LOSS_TEST_H
@@ -234,8 +235,8 @@ static inline void assert_gaps_intact(tensor *a)
         if (a->memory[i] != 0x7E) fail_msg("byte %zu beside a tensor was written", i);
 }
 
-/* Through memory: gcc 12 drops the rounding of `condition ? 0 : (float)x` where that becomes a double
-   again. */
+/* Through memory: gcc 12 drops the rounding of `condition ? 0 : (float)x` where that becomes
+   a double again. */
 static inline double single(double x)
 {
     volatile float f = (float)x;

@@ -1,7 +1,8 @@
 /*
- * row_loss_test.h - one harness for losses with class indices: a loss gives its call and its row in
- * double; the harness tries it dense, in place and fused, on every ISA, in float32 and bf16, with
- * soft-cap, mask, temperature, row weights and ignored rows, and with 1, 2, 3 and 8 threads.
+ * row_loss_test.h - one harness for losses with class indices: a loss gives its call and its
+ * row in double; the harness tries it dense, in place and fused, on every ISA, in float32 and
+ * bf16, with soft-cap, mask, temperature, row weights and ignored rows, and with 1, 2, 3 and 8
+ * threads.
  */
 #ifndef TESTS_LOSS_ROW_LOSS_TEST_H
 #define TESTS_LOSS_ROW_LOSS_TEST_H
@@ -10,7 +11,8 @@
 #include "support/gradcheck.h"
 
 typedef slg_status (*loss_fn)(slg_ctx *ctx, const slg_logits *l, const slg_targets *t,
-                              int32_t reduction, slg_loss_out *out, slg_logits_grad *g, void *arg);
+                              int32_t reduction, slg_loss_out *out, slg_logits_grad *g,
+                              void *arg);
 
 /* A row in double: z are logits as the loss sees them; its loss and gradient by z, both without
    weights, and what errors are relative to. */
@@ -96,9 +98,12 @@ static inline void fused_call(slg_ctx *ctx, const row_loss *f, int64_t rows, int
 {
     enum { DIM = 3 };
     problem p = problem_of(rows, cols);
-    tensor h = matrix(SLG_F32, rows, DIM, CONTIGUOUS), w = matrix(SLG_F32, cols, DIM, CONTIGUOUS);
-    tensor dh = matrix(SLG_F32, rows, DIM, CONTIGUOUS), index = vector(SLG_I64, rows, CONTIGUOUS);
-    tensor dw = matrix(SLG_F32, cols, DIM, CONTIGUOUS), loss = vector(SLG_F64, rows, CONTIGUOUS);
+    tensor h = matrix(SLG_F32, rows, DIM, CONTIGUOUS),
+           w = matrix(SLG_F32, cols, DIM, CONTIGUOUS);
+    tensor dh = matrix(SLG_F32, rows, DIM, CONTIGUOUS),
+           index = vector(SLG_I64, rows, CONTIGUOUS);
+    tensor dw = matrix(SLG_F32, cols, DIM, CONTIGUOUS),
+           loss = vector(SLG_F64, rows, CONTIGUOUS);
     double *z = zeros(3 * cols, sizeof *z), *dz = z + cols, *size = dz + cols, worst_seen = 0;
     double *dweight = zeros(cols * DIM, sizeof *dweight);
     for (int64_t r = 0; r < rows; r++) {
@@ -145,10 +150,14 @@ static inline void check_forms(const row_loss *f)
         double scale, temperature, softcap;
         bool more; /* mask, weights, ignored rows */
     } forms[] = {
-        { 9, 5, SLG_F32, SLG_SUM, 2, 1, 0, false },     { 6, 1, SLG_F32, SLG_SUM, 2, 1, 0, false },
-        { 8, 37, SLG_F32, SLG_MEAN, 1, 1, 0, true },    { 5, 2500, SLG_F32, SLG_SUM, 2, 1, 0, true },
-        { 7, 33, SLG_F32, SLG_NONE, 3, 1.7, 5, true },  { 9, 65, SLG_BF16, SLG_MEAN, 2, 1, 0, true },
-        { 6, 4100, SLG_F16, SLG_SUM, 1, 0.8, 0, true }, { 3, 3, SLG_F32, SLG_SUM, 1e5, 1, 0, false },
+        { 9, 5, SLG_F32, SLG_SUM, 2, 1, 0, false },
+        { 6, 1, SLG_F32, SLG_SUM, 2, 1, 0, false },
+        { 8, 37, SLG_F32, SLG_MEAN, 1, 1, 0, true },
+        { 5, 2500, SLG_F32, SLG_SUM, 2, 1, 0, true },
+        { 7, 33, SLG_F32, SLG_NONE, 3, 1.7, 5, true },
+        { 9, 65, SLG_BF16, SLG_MEAN, 2, 1, 0, true },
+        { 6, 4100, SLG_F16, SLG_SUM, 1, 0.8, 0, true },
+        { 3, 3, SLG_F32, SLG_SUM, 1e5, 1, 0, false },
     };
     FOR_EACH_ISA(ctx, 2)
     {
@@ -172,7 +181,8 @@ static inline void check_forms(const row_loss *f)
                 p.index[2] = -100;
             }
             snprintf(what, sizeof what, "isa %d, form %lld", (int)isa_, (long long)i);
-            for (int64_t r = 0; r < p.rows && !s->more; r++) /* masked targets: the loss's own tests */
+            for (int64_t r = 0; r < p.rows && !s->more; r++) /* masked targets: the loss's own
+                                                                tests */
                 if (p.x[r * p.cols + p.index[r]] == -INFINITY) p.x[r * p.cols + p.index[r]] = 1;
             dense_call(ctx, f, &p, s->type, CONTIGUOUS, false, what);
             dense_call(ctx, f, &p, s->type, COL_GAPS, false, what);
@@ -196,7 +206,8 @@ static inline void check_threads(const row_loss *f)
         slg_ctx *ctx = context(SLG_ISA_AUTO, threads[i]);
         operands o;
         operands_of(&p, SLG_F32, SLG_F32, SLG_I64, SLG_I32, CONTIGUOUS, &o);
-        loss[i] = vector(SLG_F32, ROWS, CONTIGUOUS), d[i] = matrix(SLG_F32, ROWS, COLS, CONTIGUOUS);
+        loss[i] = vector(SLG_F32, ROWS, CONTIGUOUS),
+        d[i] = matrix(SLG_F32, ROWS, COLS, CONTIGUOUS);
         slg_loss_out out = loss_out(&loss[i].t, NULL);
         slg_logits_grad g = dense_grad(&d[i].t);
         OK(ctx, f->call(ctx, &o.logits, &o.targets, SLG_MEAN, &out, &g, f->arg));

@@ -1,6 +1,6 @@
 /*
- * slg_adversarial_comp_sum, slg_margin_change, attack steps and bounds: against their formulas in
- * double, differences, and the edges.
+ * slg_adversarial_comp_sum, slg_margin_change, attack steps and bounds: against their formulas
+ * in double, differences, and the edges.
  */
 #include "row_loss_test.h"
 
@@ -29,7 +29,8 @@ static slg_status run(slg_ctx *ctx, scores *s, bool in_place)
     slg_tensor h = slg_tensor_2d(s->h, SLG_F32, N, K), a = slg_tensor_2d(s->a, SLG_F32, N, K);
     slg_tensor dh = slg_tensor_2d(in_place ? s->h : s->dh, SLG_F32, N, K);
     slg_tensor da = slg_tensor_2d(in_place ? s->a : s->da, SLG_F32, N, K);
-    slg_tensor i = slg_tensor_1d(s->index, SLG_I32, N), loss = slg_tensor_1d(s->loss, SLG_F64, N);
+    slg_tensor i = slg_tensor_1d(s->index, SLG_I32, N),
+               loss = slg_tensor_1d(s->loss, SLG_F64, N);
     slg_tensor r = slg_tensor_1d(s->r, SLG_F64, N);
     slg_logits clean = slg_logits_dense(&h), perturbed = slg_logits_dense(&a);
     slg_targets t = slg_targets_index(&i);
@@ -78,7 +79,8 @@ static void test_values(void **state)
                         before[j] = reference(&s, i, &r);
                     }
                     *x = kept;
-                    double d = (before[0] - 8 * before[1] + 8 * before[2] - before[3]) / (12 * step);
+                    double d =
+                        (before[0] - 8 * before[1] + 8 * before[2] - before[3]) / (12 * step);
                     double got = (double)(side ? s.da : s.dh)[i * K + k];
                     compare("gradient", i, k, got, d, 1e-3 * (1 + fabs(d)), &seen);
                     sum[side] += got;
@@ -143,11 +145,13 @@ static void test_errors(void **state)
     slg_targets t = slg_targets_index(&i);
     slg_loss_out out = slg_loss_out_none();
     slg_logits_grad over = slg_grad_dense(&h), g = slg_grad_dense(&d);
-    assert_int_equal(slg_adversarial_comp_sum(ctx, &clean, &t, NULL, &out, NULL, NULL), SLG_ERR_NULL);
+    assert_int_equal(slg_adversarial_comp_sum(ctx, &clean, &t, NULL, &out, NULL, NULL),
+                     SLG_ERR_NULL);
     t.teacher = &perturbed;
     assert_int_equal(slg_adversarial_comp_sum(ctx, &clean, &t, NULL, &out, NULL, &over),
                      SLG_ERR_STRIDE);
-    assert_int_equal(slg_adversarial_comp_sum(ctx, &clean, &t, NULL, &out, &g, &g), SLG_ERR_STRIDE);
+    assert_int_equal(slg_adversarial_comp_sum(ctx, &clean, &t, NULL, &out, &g, &g),
+                     SLG_ERR_STRIDE);
     OK(ctx, slg_margin_change(ctx, &clean, &t, NULL, &out, &g));
     slg_ctx_free(ctx);
 }
@@ -158,7 +162,8 @@ static void test_attack(void **state)
     slg_ctx *ctx = context(SLG_ISA_AUTO, 2);
     enum { ROWS = 40, DIM = 7 };
     float x0[ROWS * DIM], x[ROWS * DIM], dx[ROWS * DIM], once[ROWS * DIM];
-    slg_tensor t0 = slg_tensor_2d(x0, SLG_F32, ROWS, DIM), tx = slg_tensor_2d(x, SLG_F32, ROWS, DIM);
+    slg_tensor t0 = slg_tensor_2d(x0, SLG_F32, ROWS, DIM),
+               tx = slg_tensor_2d(x, SLG_F32, ROWS, DIM);
     slg_tensor td = slg_tensor_2d(dx, SLG_F32, ROWS, DIM);
     for (int ball = 0; ball < 2; ball++) {
         slg_rng rng = { 7, 5 };
@@ -174,7 +179,8 @@ static void test_attack(void **state)
                 double far = 0, norm = 0, most = 0;
                 for (int c = r * DIM; c < r * DIM + DIM; c++) {
                     double e = (double)x[c] - (double)x0[c];
-                    norm += e * e, most = fmax(most, fabs(e)), far += fabs((double)x[c] - (double)once[c]);
+                    norm += e * e, most = fmax(most, fabs(e)),
+                                   far += fabs((double)x[c] - (double)once[c]);
                     assert_true(x[c] >= 0 && x[c] <= 1);
                 }
                 assert_true((ball ? sqrt(norm) : most) <= 0.3 + 1e-6 && most > 0.01);
@@ -183,7 +189,9 @@ static void test_attack(void **state)
             OK(ctx, slg_attack_step(ctx, &tx, &td, &t0, &o, &tx));
         }
         for (int i = 0; i < ROWS * DIM && ball == SLG_BALL_LINF; i++) /* at the wall by now */
-            assert_true(fabs((double)x[i] - fmin(fmax((double)x0[i] + (dx[i] > 0 ? 0.3 : -0.3), 0), 1)) < 1e-6);
+            assert_true(fabs((double)x[i] -
+                             fmin(fmax((double)x0[i] + (dx[i] > 0 ? 0.3 : -0.3), 0), 1)) <
+                        1e-6);
         o.radius = -1;
         assert_int_equal(slg_attack_step(ctx, &tx, &td, &t0, &o, &tx), SLG_ERR_RANGE);
         assert_int_equal(slg_attack_step(ctx, &tx, &td, &t0, NULL, &t0), SLG_ERR_STRIDE);
@@ -194,18 +202,20 @@ static void test_attack(void **state)
 static void test_bounds(void **state)
 {
     (void)state;
-    static const double table[][2] = { { 0, 0.133975 }, { 0.5, 0.125628 }, { 1, 0.130812 },
+    static const double table[][2] = { { 0, 0.133975 },   { 0.5, 0.125628 }, { 1, 0.130812 },
                                        { 1.5, 0.074651 }, { 1.9, 0.055890 }, { 2, 0.05 } };
     for (int64_t i = 0; i < COUNT(table); i++) {
         double tau = table[i][0];
         if (fabs(slg_comp_sum_transform(tau, 10, 0.5) - table[i][1]) > 1e-6)
             fail_msg("T at tau %g is %.7g", tau, slg_comp_sum_transform(tau, 10, 0.5));
         for (double b = 0.001; b <= 1; b += 0.037) {
-            double t = slg_comp_sum_transform(tau, 10, b), back = slg_comp_sum_bound(tau, 10, t);
+            double t = slg_comp_sum_transform(tau, 10, b),
+                   back = slg_comp_sum_bound(tau, 10, t);
             double simple = tau < 1   ? sqrt(pow(2, tau) * (2 - tau) * t)
                             : tau < 2 ? sqrt(2 * pow(10, tau - 1) * t)
                                       : (tau - 1) * pow(10, tau - 1) * t;
-            if (fabs(back - b) > 1e-9 || simple < back - 1e-9) fail_msg("tau %g b %g: %g", tau, b, back);
+            if (fabs(back - b) > 1e-9 || simple < back - 1e-9)
+                fail_msg("tau %g b %g: %g", tau, b, back);
             if (tau == 0 && fabs(t - (1 - sqrt(1 - b * b))) > 1e-12) fail_msg("T_0");
         }
     }
@@ -224,8 +234,9 @@ static void test_bounds(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_values), cmocka_unit_test(test_edges), cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_attack), cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_values), cmocka_unit_test(test_edges),
+        cmocka_unit_test(test_errors), cmocka_unit_test(test_attack),
+        cmocka_unit_test(test_bounds),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

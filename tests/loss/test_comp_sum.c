@@ -3,8 +3,8 @@
  */
 #include "row_loss_test.h"
 
-static slg_status call(slg_ctx *ctx, const slg_logits *l, const slg_targets *t, int32_t reduction,
-                       slg_loss_out *out, slg_logits_grad *g, void *arg)
+static slg_status call(slg_ctx *ctx, const slg_logits *l, const slg_targets *t,
+                       int32_t reduction, slg_loss_out *out, slg_logits_grad *g, void *arg)
 {
     slg_comp_sum_opts o;
     slg_comp_sum_opts_init(&o, sizeof o);
@@ -126,7 +126,8 @@ static void test_is_cross_entropy(void **state)
     operands o;
     operands_of(&p, SLG_F32, SLG_F32, SLG_I32, SLG_I32, CONTIGUOUS, &o);
     tensor l[2] = { vector(SLG_F32, ROWS, CONTIGUOUS), vector(SLG_F32, ROWS, CONTIGUOUS) };
-    tensor d[2] = { matrix(SLG_F32, ROWS, COLS, CONTIGUOUS), matrix(SLG_F32, ROWS, COLS, CONTIGUOUS) };
+    tensor d[2] = { matrix(SLG_F32, ROWS, COLS, CONTIGUOUS),
+                    matrix(SLG_F32, ROWS, COLS, CONTIGUOUS) };
     slg_loss_out out = loss_out(&l[0].t, NULL), out2 = loss_out(&l[1].t, NULL);
     slg_logits_grad g = dense_grad(&d[0].t), g2 = dense_grad(&d[1].t);
     OK(ctx, slg_cross_entropy(ctx, &o.logits, &o.targets, NULL, &out, &g));
@@ -144,9 +145,12 @@ static void test_edges(void **state)
     const float inf = INFINITY;
     FOR_EACH_ISA(ctx, 1)
     {
-        const float x[N][K] = { { 200, 0, -inf, 1, 2 },    { -inf, 1, 2, 3, -inf },
-                                { NAN, 1, 2, 3, 4 },       { 1, inf, 2, 3, 4 },
-                                { -inf, -inf, -inf, -inf, -inf }, { -inf, -inf, 3, -inf, -inf } };
+        const float x[N][K] = { { 200, 0, -inf, 1, 2 },
+                                { -inf, 1, 2, 3, -inf },
+                                { NAN, 1, 2, 3, 4 },
+                                { 1, inf, 2, 3, 4 },
+                                { -inf, -inf, -inf, -inf, -inf },
+                                { -inf, -inf, 3, -inf, -inf } };
         const int32_t index[N] = { 1, 0, 2, 0, 0, 2 };
         for (int j = 0; j < 4; j++) {
             const double tau = j * 0.5;
@@ -159,9 +163,15 @@ static void test_edges(void **state)
                 assert_true(y.d[0][0] == INFINITY && y.d[0][1] == -INFINITY);
                 near(y.d[0][4], exp(2), 3e-5); /* exp(v) p[k] = exp(x[k] - x[t]) */
             }
-            assert_true(y.loss[1] == (tau > 1 ? 1 / (tau - 1) : INFINITY) && y.v[1] == INFINITY);
-            assert_true(y.d[1][0] == (tau < 1 ? -INFINITY : tau > 1 ? 0 : -1) && y.d[1][4] == 0);
-            assert_true(tau < 1 ? y.d[1][1] == INFINITY : tau > 1 ? y.d[1][1] == 0 : y.d[1][1] > 0);
+            assert_true(y.loss[1] == (tau > 1 ? 1 / (tau - 1) : INFINITY) &&
+                        y.v[1] == INFINITY);
+            assert_true(y.d[1][0] == (tau < 1   ? -INFINITY
+                                      : tau > 1 ? 0
+                                                : -1) &&
+                        y.d[1][4] == 0);
+            assert_true(tau < 1   ? y.d[1][1] == INFINITY
+                        : tau > 1 ? y.d[1][1] == 0
+                                  : y.d[1][1] > 0);
             for (int i = 2; i < 4; i++) {
                 assert_true(isnan(y.loss[i]) && isnan(y.v[i]));
                 for (int k = 0; k < K; k++) assert_true(isnan(y.d[i][k]));
@@ -220,7 +230,8 @@ static void test_errors(void **state)
     int32_t index[N] = { 0, 1, 2, 3, 4, -100 };
     slg_tensor tx = slg_tensor_2d(x, SLG_F32, N, K), td = slg_tensor_2d(d, SLG_F32, N, K);
     slg_tensor ti = slg_tensor_1d(index, SLG_I32, N), tv = slg_tensor_1d(v, SLG_F32, N);
-    slg_tensor loss = tv, over = slg_tensor_1d(x, SLG_F32, N), on_d = slg_tensor_1d(d, SLG_F32, N);
+    slg_tensor loss = tv, over = slg_tensor_1d(x, SLG_F32, N),
+               on_d = slg_tensor_1d(d, SLG_F32, N);
     slg_tensor longer = slg_tensor_1d(v, SLG_F32, N + 1), ints = slg_tensor_1d(v, SLG_I32, N);
     const struct {
         slg_status status;
@@ -269,9 +280,12 @@ static void test_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_forms),    cmocka_unit_test(test_identities),
-        cmocka_unit_test(test_is_cross_entropy), cmocka_unit_test(test_edges),
-        cmocka_unit_test(test_gradient), cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_forms),
+        cmocka_unit_test(test_identities),
+        cmocka_unit_test(test_is_cross_entropy),
+        cmocka_unit_test(test_edges),
+        cmocka_unit_test(test_gradient),
+        cmocka_unit_test(test_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -29,9 +29,10 @@ static void reference(void)
     memset(&want, 0, sizeof want);
     for (int side = 0; side < 2; side++)
         for (int64_t i = 0; i < n; i++) {
-            double tau = (double)a.tau[side][i], top = -INFINITY, sum = 0, value = 0, weights = 0;
+            double tau = (double)a.tau[side][i], top = -INFINITY, sum = 0, value = 0,
+                   weights = 0;
             double old = (double)a.state[side][a.id[i]], self = (double)a.sim[i * n + i];
-#define SIM(j) (double)(side ? a.sim[(j) * n + i] : a.sim[i * n + (j)])
+#define SIM(j) (double)(side ? a.sim[(j)*n + i] : a.sim[i * n + (j)])
             for (int64_t j = 0; j < n; j++)
                 if (j != i) top = fmax(top, (SIM(j) - self) / tau);
             for (int64_t j = 0; j < n; j++)
@@ -62,8 +63,8 @@ static void refill(int64_t n, int32_t first)
     for (int s = 0; s < 2; s++) {
         for (int64_t i = 0; i < n * DIM; i++) a.feature[s][i] = (float)(0.5 * normal());
         for (int64_t i = 0; i < n; i++) a.tau[s][i] = (float)(0.02 + 0.3 * uniform());
-        for (int64_t i = 0; i < STATE; i++) a.state[s][i] = i % 5 == 2 ? (i % 2 ? -INFINITY : NAN)
-                                                                       : (float)(3 + normal());
+        for (int64_t i = 0; i < STATE; i++)
+            a.state[s][i] = i % 5 == 2 ? (i % 2 ? -INFINITY : NAN) : (float)(3 + normal());
     }
     for (int64_t i = 0; i < n; i++) {
         a.id[i] = (i * 7 + 3) % STATE;
@@ -86,7 +87,8 @@ static slg_status call(slg_ctx *ctx, data *d, enum form form, double *value)
     slg_contrastive_pairs_init(&p, sizeof p);
     slg_contrastive_opts_init(&o, sizeof o);
     slg_contrastive_out_init(&out, sizeof out);
-    slg_tensor sim = slg_tensor_2d(d->sim, SLG_F32, d->n, d->n), ds = sim, id, f[2], df[2], tau[2];
+    slg_tensor sim = slg_tensor_2d(d->sim, SLG_F32, d->n, d->n), ds = sim, id, f[2], df[2],
+               tau[2];
     slg_tensor dtau[2], st[2];
     if (form != IN_PLACE) ds.data = d->d;
     id = slg_tensor_1d(d->id, SLG_I64, d->n);
@@ -166,7 +168,8 @@ static void test_edges(void **state)
         OK(ctx, call(ctx, &b, PLAIN, &value));
         near((double)b.state[0][a.id[1]], want.state[0][3], 1e-5, 1e-5, "later");
 
-        refill(5, 1); /* first: weights of a row sum to 1; row 2 has no negatives, row 4 a NaN */
+        refill(5, 1); /* first: weights of a row sum to 1; row 2 has no negatives, row 4
+                         a NaN */
         for (int j = 0; j < 5; j++)
             if (j != 2) a.sim[10 + j] = -INFINITY;
         a.sim[4 * 5 + 1] = NAN;
@@ -227,7 +230,9 @@ static void test_errors(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_reference), cmocka_unit_test(test_edges),
-                                        cmocka_unit_test(test_threads), cmocka_unit_test(test_errors) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_reference),
+                                        cmocka_unit_test(test_edges),
+                                        cmocka_unit_test(test_threads),
+                                        cmocka_unit_test(test_errors) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* slg_cross_entropy on dense logits: against double arithmetic, finite differences, edge cases. */
+/* slg_cross_entropy on dense logits: against double arithmetic, finite differences, edge
+   cases. */
 #include "loss_test.h"
 
 #include "support/gradcheck.h"
@@ -22,8 +23,8 @@ enum {
 
 static const int32_t row_types[] = { SLG_F32, SLG_BF16, SLG_F16 };
 
-/* Distributions that any of the types holds: a few powers of 2 that add up to 1; or, in float32,
-   something everywhere. No mass where a class is masked. */
+/* Distributions that any of the types holds: a few powers of 2 that add up to 1; or, in
+   float32, something everywhere. No mass where a class is masked. */
 static void random_prob(problem *p, int64_t r, int32_t type)
 {
     double *q = p->q + r * p->cols, sum = 0, mass = 1;
@@ -313,7 +314,8 @@ static void test_special_values(void **state)
             }
 }
 
-/* A masked class, by -inf or by the mask, that holds NaN or +inf before: as if it were not there. */
+/* A masked class, by -inf or by the mask, that holds NaN or +inf before: as if it were not
+   there. */
 static void test_mask_hides(void **state)
 {
     (void)state;
@@ -527,7 +529,8 @@ static void close_to(const char *what, double got, double want, double relative)
         fail_msg("%s is %.9g, should be %.9g", what, got, want);
 }
 
-/* The loss is e^-gap and not 0, wherever the target lies and whatever is added to all logits. */
+/* The loss is e^-gap and not 0, wherever the target lies and whatever is added to all
+   logits. */
 static void test_confident(void **state)
 {
     (void)state;
@@ -596,8 +599,8 @@ static void test_large_logits(void **state)
     }
 }
 
-/* A common offset of the logits must not reach a loss whose target adds up to 1; wherever the row
-   starts: with masked classes, or with classes far below. */
+/* A common offset of the logits must not reach a loss whose target adds up to 1; wherever
+   the row starts: with masked classes, or with classes far below. */
 static void test_offset(void **state)
 {
     (void)state;

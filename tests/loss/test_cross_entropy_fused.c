@@ -289,7 +289,8 @@ static void check_size(slg_ctx *ctx, int64_t rows, int64_t cols, int64_t dim, un
     problem_free(&p);
 }
 
-/* Several blocks of rows (of 1024 at most), several panels of weight (of 4096 rows), and edges. */
+/* Several blocks of rows (of 1024 at most), several panels of weight (of 4096 rows), and
+   edges. */
 static void test_sizes(void **state)
 {
     (void)state;

@@ -1,10 +1,10 @@
-/* slg_distillation and slg_nkd: against double arithmetic written from distill.h, finite differences,
-   forms, edge cases, errors. */
+/* slg_distillation and slg_nkd: against double arithmetic written from distill.h, finite
+   differences, forms, edge cases, errors. */
 #include "loss_test.h"
 
 #include "support/gradcheck.h"
 
-/* ---- In double ---------------------------------------------------------------------------------- */
+/* ---- In double --------------------------------------------------------------------------- */
 
 /* log softmax of x / t over the classes but `without`. */
 static void log_softmax(int64_t n, const double *x, double t, int64_t without, double *out)
@@ -14,7 +14,8 @@ static void log_softmax(int64_t n, const double *x, double t, int64_t without, d
         if (k != without && x[k] > top) top = x[k];
     for (int64_t k = 0; k < n; k++)
         if (k != without) sum += exp((x[k] - top) / t);
-    for (int64_t k = 0; k < n; k++) out[k] = k == without ? -INFINITY : (x[k] - top) / t - log(sum);
+    for (int64_t k = 0; k < n; k++)
+        out[k] = k == without ? -INFINITY : (x[k] - top) / t - log(sum);
 }
 
 static double plogq(double lp, double lq) { return exp(lp) > 0 ? exp(lp) * lq : 0; }
@@ -37,7 +38,8 @@ static double row_loss(const method *m, int64_t n, const double *x, const double
         if (m->kind == SLG_FORWARD_KL) loss += plogq(q[k], q[k] - p[k]);
         if (m->kind == SLG_REVERSE_KL) loss += plogq(p[k], p[k] - q[k]);
         if (m->kind == SLG_JENSEN_SHANNON)
-            loss += m->share * plogq(q[k], q[k] - mix) + (1 - m->share) * plogq(p[k], p[k] - mix);
+            loss +=
+                m->share * plogq(q[k], q[k] - mix) + (1 - m->share) * plogq(p[k], p[k] - mix);
     }
     loss *= m->tau * m->tau;
     if (m->kind < 0) loss -= exp(ly[t]) * lx[t];
@@ -45,7 +47,8 @@ static double row_loss(const method *m, int64_t n, const double *x, const double
 }
 
 /* By central differences of the above, in double: 1e-9. */
-static double row_slope(const method *m, int64_t n, double *x, const double *y, int64_t t, int64_t k)
+static double row_slope(const method *m, int64_t n, double *x, const double *y, int64_t t,
+                        int64_t k)
 {
     const double h = 1e-3, x0 = x[k];
     double f[4];
@@ -58,7 +61,7 @@ static double row_slope(const method *m, int64_t n, double *x, const double *y, 
     return (8 * (f[0] - f[2]) - (f[1] - f[3])) / (12 * h);
 }
 
-/* ---- Calls -------------------------------------------------------------------------------------- */
+/* ---- Calls ------------------------------------------------------------------------------- */
 
 static slg_status run(slg_ctx *ctx, const method *m, const slg_logits *x, const slg_targets *t,
                       int32_t reduction, slg_loss_out *out, slg_logits_grad *g)
@@ -69,24 +72,34 @@ static slg_status run(slg_ctx *ctx, const method *m, const slg_logits *x, const 
     o.kind = m->kind, o.temperature = k.temperature = m->tau, o.teacher_share = m->share;
     o.cross_entropy = k.cross_entropy = m->ce, k.gamma = m->gamma;
     o.reduction = k.reduction = reduction;
-    return m->kind < 0 ? slg_nkd(ctx, x, t, &k, out, g) : slg_distillation(ctx, x, t, &o, out, g);
+    return m->kind < 0 ? slg_nkd(ctx, x, t, &k, out, g)
+                       : slg_distillation(ctx, x, t, &o, out, g);
 }
 
 static const method methods[] = {
-    { SLG_FORWARD_KL, 1, 0, 0.5, 0 },     { SLG_FORWARD_KL, 1, 0.5, 0.5, 0 },
-    { SLG_FORWARD_KL, 4, 0, 0.5, 0 },     { SLG_FORWARD_KL, 2, 1.5, 0.5, 0 },
-    { SLG_REVERSE_KL, 1, 0, 0.5, 0 },     { SLG_REVERSE_KL, 1, 0.5, 0.5, 0 },
-    { SLG_REVERSE_KL, 4, 0, 0.5, 0 },     { SLG_REVERSE_KL, 2, 1.5, 0.5, 0 },
-    { SLG_JENSEN_SHANNON, 1, 0, 0.5, 0 }, { SLG_JENSEN_SHANNON, 1, 0.5, 0.25, 0 },
-    { SLG_JENSEN_SHANNON, 4, 0, 0.9, 0 }, { SLG_JENSEN_SHANNON, 2, 1.5, 0.5, 0 },
-    { -1, 1, 0, 0.5, 1.5 },               { -1, 1, 1, 0.5, 0 },
-    { -1, 4, 1, 0.5, 1 },                 { -1, 0.5, 0, 0.5, 2 },
+    { SLG_FORWARD_KL, 1, 0, 0.5, 0 },
+    { SLG_FORWARD_KL, 1, 0.5, 0.5, 0 },
+    { SLG_FORWARD_KL, 4, 0, 0.5, 0 },
+    { SLG_FORWARD_KL, 2, 1.5, 0.5, 0 },
+    { SLG_REVERSE_KL, 1, 0, 0.5, 0 },
+    { SLG_REVERSE_KL, 1, 0.5, 0.5, 0 },
+    { SLG_REVERSE_KL, 4, 0, 0.5, 0 },
+    { SLG_REVERSE_KL, 2, 1.5, 0.5, 0 },
+    { SLG_JENSEN_SHANNON, 1, 0, 0.5, 0 },
+    { SLG_JENSEN_SHANNON, 1, 0.5, 0.25, 0 },
+    { SLG_JENSEN_SHANNON, 4, 0, 0.9, 0 },
+    { SLG_JENSEN_SHANNON, 2, 1.5, 0.5, 0 },
+    { -1, 1, 0, 0.5, 1.5 },
+    { -1, 1, 1, 0.5, 0 },
+    { -1, 4, 1, 0.5, 1 },
+    { -1, 0.5, 0, 0.5, 2 },
 };
 
 enum { ROWS = 7, COLS = 37, DIM = 5 };
 
 /* Dense against double; the same in place, and from bf16. */
-static void check_dense(slg_ctx *ctx, const method *m, int32_t type, enum layout layout, bool index)
+static void check_dense(slg_ctx *ctx, const method *m, int32_t type, enum layout layout,
+                        bool index)
 {
     tensor x = matrix(type, ROWS, COLS, layout), y = matrix(type, ROWS, COLS, layout);
     tensor t = vector(SLG_I64, ROWS, layout), loss = vector(SLG_F32, ROWS, layout);
@@ -115,7 +128,8 @@ static void check_dense(slg_ctx *ctx, const method *m, int32_t type, enum layout
         compare("loss", r, 0, get(&loss, 0, r), want, 5e-6 * scale * (1 + 45 / m->tau), &most);
         for (int64_t k = 0; k < COLS; k++) {
             double d = ignored ? 0 : row_slope(m, COLS, xs[r], ys[r], at, k);
-            compare("dlogits", r, k, get(&dx, r, k), d, (2e-6 + 1e-7 * 45 / m->tau) * scale, &most);
+            compare("dlogits", r, k, get(&dx, r, k), d, (2e-6 + 1e-7 * 45 / m->tau) * scale,
+                    &most);
         }
     }
     compare("value", 0, 0, out.value, sum, 5e-6 * scale * 50 * ROWS, &most);
@@ -123,7 +137,8 @@ static void check_dense(slg_ctx *ctx, const method *m, int32_t type, enum layout
     OK(ctx, run(ctx, m, &lx, &targets, SLG_SUM, &out, &g));
     for (int64_t r = 0; r < ROWS; r++)
         for (int64_t k = 0; k < COLS; k++)
-            compare("in place", r, k, get(&x, r, k), get(&dx, r, k), rounding(type, get(&dx, r, k)), &most);
+            compare("in place", r, k, get(&x, r, k), get(&dx, r, k),
+                    rounding(type, get(&dx, r, k)), &most);
     assert_gaps_intact(&dx), assert_gaps_intact(&x), assert_gaps_intact(&loss);
     release(&x), release(&y), release(&t), release(&loss), release(&dx);
 }
@@ -140,15 +155,19 @@ static void test_against_double(void **state)
         }
 }
 
-/* Temperatures of the sources: x / 2 against y / 0.5 is the same as of logits divided beforehand. */
+/* Temperatures of the sources: x / 2 against y / 0.5 is the same as of logits divided
+   beforehand. */
 static void test_temperatures(void **state)
 {
     (void)state;
     FOR_EACH_ISA(ctx, 2)
     for (int64_t i = 0; i < COUNT(methods); i++) {
-        tensor x = matrix(SLG_F32, 3, 3000, CONTIGUOUS), y = matrix(SLG_F32, 3, 3000, CONTIGUOUS);
-        tensor x2 = matrix(SLG_F32, 3, 3000, CONTIGUOUS), y2 = matrix(SLG_F32, 3, 3000, CONTIGUOUS);
-        tensor d = matrix(SLG_F32, 3, 3000, CONTIGUOUS), d2 = matrix(SLG_F32, 3, 3000, CONTIGUOUS);
+        tensor x = matrix(SLG_F32, 3, 3000, CONTIGUOUS),
+               y = matrix(SLG_F32, 3, 3000, CONTIGUOUS);
+        tensor x2 = matrix(SLG_F32, 3, 3000, CONTIGUOUS),
+               y2 = matrix(SLG_F32, 3, 3000, CONTIGUOUS);
+        tensor d = matrix(SLG_F32, 3, 3000, CONTIGUOUS),
+               d2 = matrix(SLG_F32, 3, 3000, CONTIGUOUS);
         tensor t = vector(SLG_I32, 3, CONTIGUOUS);
         for (int64_t j = 0; j < 9000; j++) {
             double a = single(2 * normal()), b = single(2 * normal());
@@ -166,12 +185,14 @@ static void test_temperatures(void **state)
         OK(ctx, run(ctx, &methods[i], &lx, &targets, SLG_MEAN, &out, &g));
         targets.teacher = &ly2;
         OK(ctx, run(ctx, &methods[i], &lx2, &targets, SLG_MEAN, &out2, &g2));
-        double most = 0, scale = methods[i].tau * methods[i].tau * (1 + methods[i].gamma) + methods[i].ce;
+        double most = 0,
+               scale = methods[i].tau * methods[i].tau * (1 + methods[i].gamma) + methods[i].ce;
         compare("value", i, 0, out2.value, out.value, 1e-5 * scale, &most);
         for (int64_t j = 0; j < 9000; j++)
-            compare("dlogits", i, j, 2 * get(&d2, j / 3000, j % 3000), get(&d, j / 3000, j % 3000),
-                    1e-6 * scale, &most);
-        release(&x), release(&y), release(&x2), release(&y2), release(&d), release(&d2), release(&t);
+            compare("dlogits", i, j, 2 * get(&d2, j / 3000, j % 3000),
+                    get(&d, j / 3000, j % 3000), 1e-6 * scale, &most);
+        release(&x), release(&y), release(&x2), release(&y2), release(&d), release(&d2),
+            release(&t);
     }
 }
 
@@ -180,10 +201,13 @@ static void test_forms(void **state)
 {
     (void)state;
     const int64_t cols = 2100, rows = 9;
-    tensor h = matrix(SLG_F32, rows, DIM, CONTIGUOUS), w = matrix(SLG_F32, cols, DIM, CONTIGUOUS);
+    tensor h = matrix(SLG_F32, rows, DIM, CONTIGUOUS),
+           w = matrix(SLG_F32, cols, DIM, CONTIGUOUS);
     tensor h2 = matrix(SLG_F32, rows, 3, CONTIGUOUS), w2 = matrix(SLG_F32, cols, 3, CONTIGUOUS);
-    tensor x = matrix(SLG_F32, rows, cols, CONTIGUOUS), y = matrix(SLG_F32, rows, cols, CONTIGUOUS);
-    tensor d = matrix(SLG_F32, rows, cols, CONTIGUOUS), e = matrix(SLG_F32, rows, cols, CONTIGUOUS);
+    tensor x = matrix(SLG_F32, rows, cols, CONTIGUOUS),
+           y = matrix(SLG_F32, rows, cols, CONTIGUOUS);
+    tensor d = matrix(SLG_F32, rows, cols, CONTIGUOUS),
+           e = matrix(SLG_F32, rows, cols, CONTIGUOUS);
     tensor dh = matrix(SLG_F32, rows, DIM, CONTIGUOUS), t = vector(SLG_I32, rows, CONTIGUOUS);
     for (int64_t j = 0; j < rows * DIM; j++) put(&h, j / DIM, j % DIM, single(normal()));
     for (int64_t j = 0; j < cols * DIM; j++) put(&w, j / DIM, j % DIM, single(normal()));
@@ -199,7 +223,8 @@ static void test_forms(void **state)
         }
     }
     slg_logits lx = slg_logits_dense(&x.t), ly = slg_logits_dense(&y.t);
-    slg_logits fx = slg_logits_layer(&h.t, &w.t, NULL), fy = slg_logits_layer(&h2.t, &w2.t, NULL);
+    slg_logits fx = slg_logits_layer(&h.t, &w.t, NULL),
+               fy = slg_logits_layer(&h2.t, &w2.t, NULL);
     slg_targets targets = slg_targets_index(&t.t);
     FOR_EACH_ISA(ctx, 1)
     for (int64_t i = 0; i < COUNT(methods); i++) {
@@ -219,7 +244,8 @@ static void test_forms(void **state)
         targets.teacher = &fy;
         OK(ctx, run(ctx, &methods[i], &fx, &targets, SLG_SUM, &fused, &f));
         double most = 0;
-        compare("fused value", i, 0, fused.value, out.value, 1e-5 * (1 + fabs(out.value)), &most);
+        compare("fused value", i, 0, fused.value, out.value, 1e-5 * (1 + fabs(out.value)),
+                &most);
         for (int64_t r = 0; r < rows; r++)
             for (int64_t j = 0; j < DIM; j++) {
                 double want = 0;
@@ -231,7 +257,7 @@ static void test_forms(void **state)
     release(&d), release(&e), release(&dh), release(&t);
 }
 
-/* ---- Edges -------------------------------------------------------------------------------------- */
+/* ---- Edges ------------------------------------------------------------------------------- */
 
 static double one_row(slg_ctx *ctx, const method *m, int64_t n, const float *x, const float *y,
                       int32_t t, float *dx)
@@ -265,7 +291,8 @@ static void test_edges(void **state)
             assert_true(fabs(v) < 1e-5);
             for (int k = 0; k < 4; k++) assert_true(fabsf(d[k]) < 1e-5f);
         }
-        v = one_row(ctx, m, 3, huge, other, 2, d); /* finite, but for reverse KL's p (x - y) at most */
+        v = one_row(ctx, m, 3, huge, other, 2, d); /* finite, but for reverse KL's p (x - y) at
+                                                      most */
         assert_true(isfinite(v) || v == INFINITY);
         for (int k = 0; k < 3; k++) assert_true(d[k] == d[k]);
         if (m->kind == SLG_JENSEN_SHANNON && m->ce == 0) {
@@ -288,13 +315,16 @@ static void test_edges(void **state)
 static void test_nkd_parts(void **state)
 {
     (void)state;
-    float x[6] = { 1, 2, -1, 0.5f, 3, -2 }, y[6] = { 0, 1, 4, -1, 2, 2 }, d[6], parts[2], before;
+    float x[6] = { 1, 2, -1, 0.5f, 3, -2 }, y[6] = { 0, 1, 4, -1, 2, 2 }, d[6], parts[2],
+          before;
     int32_t t = 2;
     slg_tensor tt = slg_tensor_1d(parts, SLG_F32, 1), to = slg_tensor_1d(parts + 1, SLG_F32, 1);
     slg_tensor ti = slg_tensor_1d(&t, SLG_I32, 1);
-    FOR_EACH_ISA(ctx, 1) {
+    FOR_EACH_ISA(ctx, 1)
+    {
         for (int n = 6; n >= 2; n -= 4) {
-            slg_tensor tx = slg_tensor_2d(x, SLG_F32, 1, n), ty = slg_tensor_2d(y, SLG_F32, 1, n);
+            slg_tensor tx = slg_tensor_2d(x, SLG_F32, 1, n),
+                       ty = slg_tensor_2d(y, SLG_F32, 1, n);
             slg_tensor td = slg_tensor_2d(d, SLG_F32, 1, n);
             slg_logits lx = slg_logits_dense(&tx), ly = slg_logits_dense(&ty);
             slg_targets targets = slg_targets_index(&ti);
@@ -340,20 +370,25 @@ static void test_errors(void **state)
     slg_targets targets = slg_targets_index(&ti);
     slg_loss_out out = loss_out(NULL, NULL);
     slg_logits_grad g = dense_grad(&td);
-    const struct { double tau, weight, ce, share; int32_t kind; } wrongs[] = {
-        { 0, 1, 0, 0.5, 0 },   { 1e5, 1, 0, 0.5, 0 }, { (double)NAN, 1, 0, 0.5, 0 },
-        { 1, -1, 0, 0.5, 0 },  { 1, 1, -1, 0.5, 0 },  { 1, 1, 0, 0, 0 },
-        { 1, 1, 0, 1, 0 },     { 1, 1, 0, 0.5, 3 },   { 1, 1, 0, 0.5, -1 },
+    const struct {
+        double tau, weight, ce, share;
+        int32_t kind;
+    } wrongs[] = {
+        { 0, 1, 0, 0.5, 0 },  { 1e5, 1, 0, 0.5, 0 }, { (double)NAN, 1, 0, 0.5, 0 },
+        { 1, -1, 0, 0.5, 0 }, { 1, 1, -1, 0.5, 0 },  { 1, 1, 0, 0, 0 },
+        { 1, 1, 0, 1, 0 },    { 1, 1, 0, 0.5, 3 },   { 1, 1, 0, 0.5, -1 },
     };
     targets.teacher = &lx;
     for (int64_t i = 0; i < COUNT(wrongs); i++) {
         slg_distillation_opts o;
         slg_nkd_opts k;
         slg_distillation_opts_init(&o, sizeof o), slg_nkd_opts_init(&k, sizeof k);
-        o.temperature = wrongs[i].tau, o.weight = wrongs[i].weight, o.cross_entropy = wrongs[i].ce;
+        o.temperature = wrongs[i].tau, o.weight = wrongs[i].weight,
+        o.cross_entropy = wrongs[i].ce;
         o.teacher_share = wrongs[i].share, o.kind = wrongs[i].kind;
         assert_int_equal(slg_distillation(ctx, &lx, &targets, &o, &out, &g), SLG_ERR_RANGE);
-        k.temperature = wrongs[i].tau, k.gamma = wrongs[i].weight, k.cross_entropy = wrongs[i].ce;
+        k.temperature = wrongs[i].tau, k.gamma = wrongs[i].weight,
+        k.cross_entropy = wrongs[i].ce;
         if (i < 5) assert_int_equal(slg_nkd(ctx, &lx, &targets, &k, &out, &g), SLG_ERR_RANGE);
     }
     targets.teacher = &wrong;

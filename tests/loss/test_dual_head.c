@@ -1,7 +1,7 @@
 /*
- * Losses that take each class by itself (binary cross-entropy, the two binary divergences), focal loss
- * and Poly-1, against plain double arithmetic; the dual-head step and the alignment of gradients by
- * their identities.
+ * Losses that take each class by itself (binary cross-entropy, the two binary divergences),
+ * focal loss and Poly-1, against plain double arithmetic; the dual-head step and the alignment
+ * of gradients by their identities.
  */
 #include "loss/loss_test.h"
 #include "support/gradcheck.h"
@@ -31,11 +31,15 @@ static set set_of(int kind, int64_t rows, int64_t cols, int32_t dtype, enum layo
         for (int64_t c = 0; c < cols; c++) {
             put(&s.x, r, c, 3 * normal());
             double q = c % 4 == 0 ? 0 : c % 4 == 1 ? 1 : uniform();
-            put(&s.t, r, c, kind == BCE ? q : c % 3 ? 3 * normal() : get(&s.x, r, c) + 0.01 * normal());
+            put(&s.t, r, c,
+                kind == BCE ? q
+                : c % 3     ? 3 * normal()
+                            : get(&s.x, r, c) + 0.01 * normal());
         }
     }
     for (int64_t c = 0; c < cols; c++)
-        put(&s.class_weight, 0, c, c % 5 == 4 ? 0 : 0.5 + uniform()), put(&s.pos, 0, c, 3 * uniform());
+        put(&s.class_weight, 0, c, c % 5 == 4 ? 0 : 0.5 + uniform()),
+            put(&s.pos, 0, c, 3 * uniform());
     return s;
 }
 
@@ -121,69 +125,73 @@ static void test_reference(void **state)
     static const int32_t types[] = { SLG_F32, SLG_BF16, SLG_F16 };
     (void)state;
     FOR_EACH_ISA(ctx, 2)
-        for (int i = 0; i < 27 * KINDS; i++) {
-            int kind = i % KINDS, shape = i / KINDS % 3;
-            int32_t dtype = types[i / KINDS / 3 % 3];
-            set s = set_of(kind, shapes[shape][0], shapes[shape][1], dtype,
-                           (enum layout)(i / KINDS / 9));
-            double dx[2500], most = 0, total = 0;
-            OK(ctx, run_dense(ctx, kind, &s));
-            for (int64_t r = 0; r < s.rows; r++) {
-                double want = reference(kind, &s, r, dx);
-                total += want;
-                compare("loss", r, 0, get(&s.loss, 0, r), want, 3e-6 * fabs(want) + 1e-9, &most);
-                for (int64_t c = 0; c < s.cols; c++)
-                    compare("dx", r, c, get(&s.d, r, c), dx[c], 2e-6 * (fabs(dx[c]) + 0.05) + rounding(dtype, dx[c]), &most);
-            }
-            compare("value", 0, 0, s.out.value, total, 3e-6 * fabs(total) + 1e-9, &most);
-            assert_gaps_intact(&s.d);
-            set_free(&s);
+    for (int i = 0; i < 27 * KINDS; i++) {
+        int kind = i % KINDS, shape = i / KINDS % 3;
+        int32_t dtype = types[i / KINDS / 3 % 3];
+        set s = set_of(kind, shapes[shape][0], shapes[shape][1], dtype,
+                       (enum layout)(i / KINDS / 9));
+        double dx[2500], most = 0, total = 0;
+        OK(ctx, run_dense(ctx, kind, &s));
+        for (int64_t r = 0; r < s.rows; r++) {
+            double want = reference(kind, &s, r, dx);
+            total += want;
+            compare("loss", r, 0, get(&s.loss, 0, r), want, 3e-6 * fabs(want) + 1e-9, &most);
+            for (int64_t c = 0; c < s.cols; c++)
+                compare("dx", r, c, get(&s.d, r, c), dx[c],
+                        2e-6 * (fabs(dx[c]) + 0.05) + rounding(dtype, dx[c]), &most);
         }
+        compare("value", 0, 0, s.out.value, total, 3e-6 * fabs(total) + 1e-9, &most);
+        assert_gaps_intact(&s.d);
+        set_free(&s);
+    }
 }
 
-/* Dense = in place = through an output layer with the identity as weights; a softcap and a mask on the
-   way; threads do not show. */
+/* Dense = in place = through an output layer with the identity as weights; a softcap and a mask
+   on the way; threads do not show. */
 static void test_forms(void **state)
 {
     (void)state;
     FOR_EACH_ISA(ctx, 1)
-        for (int kind = 0; kind < KINDS; kind++) {
-            const int64_t cols = 40;
-            set s = set_of(kind, 37, cols, SLG_F32, CONTIGUOUS);
-            tensor eye = matrix(SLG_F32, cols, cols, CONTIGUOUS), mask = vector(SLG_I32, cols, CONTIGUOUS);
-            tensor dw = matrix(SLG_F32, cols, cols, CONTIGUOUS), dh = matrix(SLG_F32, 37, cols, CONTIGUOUS);
-            tensor again = matrix(SLG_F32, 37, cols, CONTIGUOUS);
-            double most = 0;
-            for (int64_t r = 0; r < cols; r++)
-                for (int64_t c = 0; c < cols; c++) put(&eye, r, c, r == c);
-            for (int64_t c = 0; c < cols; c++) put(&mask, 0, c, c % 6 != 5);
-            for (int64_t r = 0; r < 37; r++) put(&s.index, 0, r, (double)(6 * below(6)));
-            slg_logits l = slg_logits_dense(&s.x.t), fused = slg_logits_layer(&s.x.t, &eye.t, NULL);
-            l.softcap = fused.softcap = 5, l.mask = fused.mask = &mask.t;
-            l.temperature = fused.temperature = 1.5;
-            slg_logits_grad d = slg_grad_dense(&s.d.t), df = slg_grad_layer(&dh.t, &dw.t, NULL);
-            OK(ctx, run_on(ctx, kind, &s, &l, &d));
-            double value = s.out.value;
-            OK(ctx, run_on(ctx, kind, &s, &fused, &df));
-            compare("fused", 0, 0, s.out.value, value, 1e-6 * fabs(value), &most);
-            for (int64_t r = 0; r < 37; r++)
-                for (int64_t c = 0; c < cols; c++) {
-                    compare("dhidden", r, c, get(&dh, r, c), get(&s.d, r, c), 1e-6, &most);
-                    if (c % 6 == 5) assert_true(get(&s.d, r, c) == 0);
-                }
-            for (int32_t threads = 2; threads <= 8; threads += threads == 3 ? 5 : 1) {
-                slg_ctx *more = context(isa_, threads);
-                slg_logits_grad da = slg_grad_dense(&again.t);
-                OK(more, run_on(more, kind, &s, &l, &da));
-                assert_true(s.out.value == value);
-                assert_memory_equal(again.memory, s.d.memory, s.d.bytes);
-                slg_ctx_free(more);
+    for (int kind = 0; kind < KINDS; kind++) {
+        const int64_t cols = 40;
+        set s = set_of(kind, 37, cols, SLG_F32, CONTIGUOUS);
+        tensor eye = matrix(SLG_F32, cols, cols, CONTIGUOUS),
+               mask = vector(SLG_I32, cols, CONTIGUOUS);
+        tensor dw = matrix(SLG_F32, cols, cols, CONTIGUOUS),
+               dh = matrix(SLG_F32, 37, cols, CONTIGUOUS);
+        tensor again = matrix(SLG_F32, 37, cols, CONTIGUOUS);
+        double most = 0;
+        for (int64_t r = 0; r < cols; r++)
+            for (int64_t c = 0; c < cols; c++) put(&eye, r, c, r == c);
+        for (int64_t c = 0; c < cols; c++) put(&mask, 0, c, c % 6 != 5);
+        for (int64_t r = 0; r < 37; r++) put(&s.index, 0, r, (double)(6 * below(6)));
+        slg_logits l = slg_logits_dense(&s.x.t), fused = slg_logits_layer(&s.x.t, &eye.t, NULL);
+        l.softcap = fused.softcap = 5, l.mask = fused.mask = &mask.t;
+        l.temperature = fused.temperature = 1.5;
+        slg_logits_grad d = slg_grad_dense(&s.d.t), df = slg_grad_layer(&dh.t, &dw.t, NULL);
+        OK(ctx, run_on(ctx, kind, &s, &l, &d));
+        double value = s.out.value;
+        OK(ctx, run_on(ctx, kind, &s, &fused, &df));
+        compare("fused", 0, 0, s.out.value, value, 1e-6 * fabs(value), &most);
+        for (int64_t r = 0; r < 37; r++)
+            for (int64_t c = 0; c < cols; c++) {
+                compare("dhidden", r, c, get(&dh, r, c), get(&s.d, r, c), 1e-6, &most);
+                if (c % 6 == 5) assert_true(get(&s.d, r, c) == 0);
             }
-            slg_logits_grad in_place = slg_grad_dense(&s.x.t);
-            OK(ctx, run_on(ctx, kind, &s, &l, &in_place));
-            assert_memory_equal(s.x.memory, s.d.memory, s.d.bytes);
-            release(&eye), release(&mask), release(&dw), release(&dh), release(&again), set_free(&s);
+        for (int32_t threads = 2; threads <= 8; threads += threads == 3 ? 5 : 1) {
+            slg_ctx *more = context(isa_, threads);
+            slg_logits_grad da = slg_grad_dense(&again.t);
+            OK(more, run_on(more, kind, &s, &l, &da));
+            assert_true(s.out.value == value);
+            assert_memory_equal(again.memory, s.d.memory, s.d.bytes);
+            slg_ctx_free(more);
         }
+        slg_logits_grad in_place = slg_grad_dense(&s.x.t);
+        OK(ctx, run_on(ctx, kind, &s, &l, &in_place));
+        assert_memory_equal(s.x.memory, s.d.memory, s.d.bytes);
+        release(&eye), release(&mask), release(&dw), release(&dh), release(&again),
+            set_free(&s);
+    }
 }
 
 typedef struct check_arg {
@@ -229,26 +237,43 @@ static void one(slg_ctx *ctx, int kind, double x, double t, double *loss, double
 
 static void test_edges(void **state)
 {
-    static const struct { int kind; double x, t, loss, dx; } cases[] = {
-        { BCE, -INFINITY, 0, 0, 0 }, { BCE, -INFINITY, 1, INFINITY, -1 }, { BCE, INFINITY, 1, 0, 0 },
-        { BCE, INFINITY, 0, INFINITY, 1 }, { BCE, 1e38, 0, 1e38, 1 }, { BCE, NAN, 0, NAN, NAN },
-        { KL, 1.5, 1.5, 0, 0 }, { KL, -INFINITY, -INFINITY, 0, 0 }, { KL, INFINITY, INFINITY, 0, 0 },
-        { KL, -INFINITY, -1000, INFINITY, 0 }, { KL, INFINITY, 1, INFINITY, 2 * 0.3775406688 },
-        { KL, 0, -INFINITY, 4 * 0.69314718056, 1 }, { KL, NAN, 1, NAN, NAN }, { KL, 1, NAN, NAN, NAN },
-        { KL, 1e38, -1e38, 2e38, 2 }, { KL, INFINITY, NAN, NAN, NAN },
-        { KL_NORM, 1.5, 1.5, 0, 0 }, { KL_NORM, 1e38, 0, 1e38, 1 }, { KL_NORM, 3e38, -3e38, INFINITY, 1 },
-        { KL_NORM, -INFINITY, 0, INFINITY, -1 }, { KL_NORM, -INFINITY, -INFINITY, NAN, NAN },
-        { KL_NORM, 0x1p-20, 0, 0x1p-43, 0x1p-22 }, { KL_NORM, NAN, 0, NAN, NAN },
+    static const struct {
+        int kind;
+        double x, t, loss, dx;
+    } cases[] = {
+        { BCE, -INFINITY, 0, 0, 0 },
+        { BCE, -INFINITY, 1, INFINITY, -1 },
+        { BCE, INFINITY, 1, 0, 0 },
+        { BCE, INFINITY, 0, INFINITY, 1 },
+        { BCE, 1e38, 0, 1e38, 1 },
+        { BCE, NAN, 0, NAN, NAN },
+        { KL, 1.5, 1.5, 0, 0 },
+        { KL, -INFINITY, -INFINITY, 0, 0 },
+        { KL, INFINITY, INFINITY, 0, 0 },
+        { KL, -INFINITY, -1000, INFINITY, 0 },
+        { KL, INFINITY, 1, INFINITY, 2 * 0.3775406688 },
+        { KL, 0, -INFINITY, 4 * 0.69314718056, 1 },
+        { KL, NAN, 1, NAN, NAN },
+        { KL, 1, NAN, NAN, NAN },
+        { KL, 1e38, -1e38, 2e38, 2 },
+        { KL, INFINITY, NAN, NAN, NAN },
+        { KL_NORM, 1.5, 1.5, 0, 0 },
+        { KL_NORM, 1e38, 0, 1e38, 1 },
+        { KL_NORM, 3e38, -3e38, INFINITY, 1 },
+        { KL_NORM, -INFINITY, 0, INFINITY, -1 },
+        { KL_NORM, -INFINITY, -INFINITY, NAN, NAN },
+        { KL_NORM, 0x1p-20, 0, 0x1p-43, 0x1p-22 },
+        { KL_NORM, NAN, 0, NAN, NAN },
         { KL, 0x1p-20, 0, 0x1p-43, 0x1p-21 / 2 },
     };
     double loss, dx, most = 0;
     (void)state;
     FOR_EACH_ISA(ctx, 1)
-        for (int i = 0; i < COUNT(cases); i++) {
-            one(ctx, cases[i].kind, cases[i].x, cases[i].t, &loss, &dx);
-            compare("loss", i, 0, loss, cases[i].loss, 1e-6 * fabs(cases[i].loss), &most);
-            compare("dx", i, 0, dx, cases[i].dx, 2e-6 * fabs(cases[i].dx), &most);
-        }
+    for (int i = 0; i < COUNT(cases); i++) {
+        one(ctx, cases[i].kind, cases[i].x, cases[i].t, &loss, &dx);
+        compare("loss", i, 0, loss, cases[i].loss, 1e-6 * fabs(cases[i].loss), &most);
+        compare("dx", i, 0, dx, cases[i].dx, 2e-6 * fabs(cases[i].dx), &most);
+    }
 }
 
 static void test_errors(void **state)
@@ -271,10 +296,12 @@ static void test_errors(void **state)
     slg_binary_kl_opts kl;
     slg_binary_kl_opts_init(&kl, sizeof kl);
     kl.temperature = 0;
-    assert_int_equal(slg_binary_kl(ctx, &s.logits, &s.targets, &kl, &s.out, NULL), SLG_ERR_RANGE);
+    assert_int_equal(slg_binary_kl(ctx, &s.logits, &s.targets, &kl, &s.out, NULL),
+                     SLG_ERR_RANGE);
     tensor lse = vector(SLG_F32, 2, CONTIGUOUS);
     slg_loss_out with_lse = loss_out(NULL, &lse.t);
-    assert_int_equal(slg_binary_kl(ctx, &s.logits, &s.targets, NULL, &with_lse, NULL), SLG_ERR_NULL);
+    assert_int_equal(slg_binary_kl(ctx, &s.logits, &s.targets, NULL, &with_lse, NULL),
+                     SLG_ERR_NULL);
     slg_focal_opts f;
     slg_poly1_opts p;
     slg_focal_opts_init(&f, sizeof f), slg_poly1_opts_init(&p, sizeof p);
@@ -291,10 +318,12 @@ static void same_step(const set *s, double value, const tensor *d)
     compare("value", 0, 0, s->out.value, value, 1e-14 * fabs(value), &most);
     for (int64_t r = 0; r < s->rows; r++)
         for (int64_t c = 0; c < s->cols; c++)
-            compare("dx", r, c, get(&s->d, r, c), get(d, r, c), 3e-7 * fabs(get(d, r, c)), &most);
+            compare("dx", r, c, get(&s->d, r, c), get(d, r, c), 3e-7 * fabs(get(d, r, c)),
+                    &most);
 }
 
-/* gamma = 0 and epsilon = 0 are cross-entropy; focal keeps its precision where the target dominates. */
+/* gamma = 0 and epsilon = 0 are cross-entropy; focal keeps its precision where the target
+   dominates. */
 static void test_reduces(void **state)
 {
     slg_ctx *ctx = context(SLG_ISA_AUTO, 1);
@@ -329,7 +358,8 @@ static void test_reduces(void **state)
     release(&d), set_free(&s), slg_ctx_free(ctx);
 }
 
-/* The two losses apart, and together through slg_dual_head: the same bits; a shared dhidden is the sum. */
+/* The two losses apart, and together through slg_dual_head: the same bits; a shared dhidden
+   is the sum. */
 static void test_dual_head(void **state)
 {
     slg_ctx *ctx = context(SLG_ISA_AUTO, 2);
@@ -343,9 +373,12 @@ static void test_dual_head(void **state)
         for (int j = 0; j < 20; j++) put(&w[i], j / 4, j % 4, normal());
     }
     for (int j = 0; j < 24; j++) put(&h, j / 4, j % 4, normal());
-    slg_logits a = slg_logits_layer(&h.t, &w[0].t, NULL), b = slg_logits_layer(&h.t, &w[1].t, NULL);
-    slg_logits_grad da = slg_grad_layer(&dh[0].t, &dw[0].t, NULL), db = slg_grad_layer(&dh[1].t, &dw[1].t, NULL);
-    slg_logits_grad ea = slg_grad_layer(&eh[0].t, &ew[0].t, NULL), eb = slg_grad_layer(&eh[1].t, &ew[1].t, NULL);
+    slg_logits a = slg_logits_layer(&h.t, &w[0].t, NULL),
+               b = slg_logits_layer(&h.t, &w[1].t, NULL);
+    slg_logits_grad da = slg_grad_layer(&dh[0].t, &dw[0].t, NULL),
+                    db = slg_grad_layer(&dh[1].t, &dw[1].t, NULL);
+    slg_logits_grad ea = slg_grad_layer(&eh[0].t, &ew[0].t, NULL),
+                    eb = slg_grad_layer(&eh[1].t, &ew[1].t, NULL);
     slg_logits teacher = slg_logits_dense(&s.t.t);
     slg_targets t = slg_targets_index(&s.index.t), t1 = t, t2;
     slg_targets_init(&t2, sizeof t2);
@@ -363,13 +396,15 @@ static void test_dual_head(void **state)
     slg_logits_grad shared = slg_grad_layer(&dh[0].t, &dw[1].t, NULL);
     OK(ctx, slg_dual_head(ctx, &a, &b, &t, NULL, &o1, &o2, &da, &shared));
     for (int j = 0; j < 24; j++)
-        compare("sum", j / 4, j % 4, get(&dh[0], j / 4, j % 4), get(&eh[0], j / 4, j % 4) + get(&eh[1], j / 4, j % 4), 1e-6, &most);
+        compare("sum", j / 4, j % 4, get(&dh[0], j / 4, j % 4),
+                get(&eh[0], j / 4, j % 4) + get(&eh[1], j / 4, j % 4), 1e-6, &most);
     slg_dual_head_opts o;
     slg_dual_head_opts_init(&o, sizeof o);
     o.auxiliary_weight = 0, o.main_weight = 2;
     OK(ctx, slg_dual_head(ctx, &a, &b, &t, &o, &o1, &o2, &da, &shared));
     for (int j = 0; j < 24; j++)
-        compare("twice", j / 4, j % 4, get(&dh[0], j / 4, j % 4), 2 * get(&eh[0], j / 4, j % 4), 1e-6, &most);
+        compare("twice", j / 4, j % 4, get(&dh[0], j / 4, j % 4), 2 * get(&eh[0], j / 4, j % 4),
+                1e-6, &most);
     for (int j = 0; j < 20; j++) assert_true(get(&dw[1], j / 4, j % 4) == 0);
     o.auxiliary_weight = -1;
     assert_int_equal(slg_dual_head(ctx, &a, &b, &t, &o, &o1, &o2, &da, &db), SLG_ERR_RANGE);
@@ -426,7 +461,8 @@ static void align_at(slg_ctx *ctx, double sign, double scale, enum layout layout
 static void test_align(void **state)
 {
     (void)state;
-    FOR_EACH_ISA(ctx, 3) {
+    FOR_EACH_ISA(ctx, 3)
+    {
         align_at(ctx, -1, 1, CONTIGUOUS), align_at(ctx, 1, 1, ROW_GAPS);
         align_at(ctx, -0.5, 1e-24, COL_GAPS), align_at(ctx, -2, 1e18, UPSIDE_DOWN);
     }
@@ -443,11 +479,14 @@ static void test_align(void **state)
     assert_int_equal(slg_align_gradients(ctx, 3, main, auxiliary, &o, &out), SLG_ERR_NULL);
     o.merge = 1; /* dot -1, norm 2 */
     OK(ctx, slg_align_gradients(ctx, 3, main, auxiliary, &o, &out));
-    assert_true(out.dot == -1 && out.main_norm2 == 2 && out.auxiliary_norm2 == 75 && out.aligned);
-    assert_true(g1[0] == 0.5f && g1[1] == 5 && only1[0] == 1.5f && only2[0] == 7 && g2[0] == -1);
+    assert_true(out.dot == -1 && out.main_norm2 == 2 && out.auxiliary_norm2 == 75 &&
+                out.aligned);
+    assert_true(g1[0] == 0.5f && g1[1] == 5 && only1[0] == 1.5f && only2[0] == 7 &&
+                g2[0] == -1);
     g1[0] = 1, g1[1] = 0, o.merge = 0, o.shared_only = 1;
     OK(ctx, slg_align_gradients(ctx, 3, main, auxiliary, &o, &out));
-    assert_true(out.main_norm2 == 1 && g2[0] == 0 && g2[1] == 5 && only1[0] == 1.5f && only2[0] == 7);
+    assert_true(out.main_norm2 == 1 && g2[0] == 0 && g2[1] == 5 && only1[0] == 1.5f &&
+                only2[0] == 7);
     g1[0] = 0, g2[0] = -3; /* g1 = 0 */
     OK(ctx, slg_align_gradients(ctx, 1, main, auxiliary, NULL, &out));
     assert_true(!out.aligned && g2[0] == -3 && g2[1] == 5);

@@ -1,11 +1,11 @@
 /*
- * Hinge losses against double arithmetic from their formulas, their identities and edges, and the
- * layer's objective.
+ * Hinge losses against double arithmetic from their formulas, their identities and edges, and
+ * the layer's objective.
  */
 #include "loss_test.h"
 #include "support/gradcheck.h"
 
-/* ---- Reference: one row ----------------------------------------------------------------------- */
+/* ---- Reference: one row ------------------------------------------------------------------ */
 
 typedef struct rule {
     int32_t form, power;
@@ -48,7 +48,7 @@ static slg_hinge_opts opts_of(const rule *u, int32_t reduction)
     return o;
 }
 
-/* ---- Random problems in every form -------------------------------------------------------------- */
+/* ---- Random problems in every form ------------------------------------------------------- */
 
 static void check_problem(slg_ctx *ctx, const problem *p, const rule *u, int32_t type,
                           enum layout layout, bool in_place)
@@ -123,7 +123,7 @@ static void test_against_double(void **state)
         }
 }
 
-/* ---- Small rows ------------------------------------------------------------------------------------ */
+/* ---- Small rows -------------------------------------------------------------------------- */
 
 /* Sum over rows, and the gradient; the scores are rows of cols. */
 static double run(slg_ctx *ctx, const rule *u, int64_t rows, int64_t cols, const float *x,
@@ -289,7 +289,7 @@ static void test_same_bits(void **state)
     free(x), free(d), free(first);
 }
 
-/* ---- The layer --------------------------------------------------------------------------------------- */
+/* ---- The layer --------------------------------------------------------------------------- */
 
 typedef struct layer {
     slg_ctx *ctx;
@@ -353,7 +353,8 @@ static void test_layer(void **state)
     slg_ctx_free(a.ctx);
 }
 
-/* Points x and -x, a machine for each class: w -> 1 / x as the penalty grows, where the gradient is 0. */
+/* Points x and -x, a machine for each class: w -> 1 / x as the penalty grows, where
+   the gradient is 0. */
 static void test_two_points(void **state)
 {
     (void)state;

@@ -1,6 +1,6 @@
 /*
- * Every error of slg_cross_entropy: its code, what the message names, and that neither outputs nor
- * out have changed. A world is a call that works; each case spoils one thing of it.
+ * Every error of slg_cross_entropy: its code, what the message names, and that neither outputs
+ * nor out have changed. A world is a call that works; each case spoils one thing of it.
  */
 #include "loss_test.h"
 
@@ -77,8 +77,8 @@ static void world_init(world *w, enum kind kind)
     }
 }
 
-/* The call must give `status` and a message that begins with the function's name and holds all of
-   the parts, separated by |; and must have written nothing. */
+/* The call must give `status` and a message that begins with the function's name and holds all
+   of the parts, separated by |; and must have written nothing. */
 static void refused_call(int line, slg_status want, const char *parts, world *w,
                          const slg_logits *l, const slg_targets *t,
                          const slg_cross_entropy_opts *o, slg_loss_out *out, slg_logits_grad *g)
@@ -131,7 +131,8 @@ static void accepted_call(int line, world *w)
         accepted_call(__LINE__, &w);                                                           \
     } while (0)
 
-/* The worlds work, with and without what is optional: else the cases below would prove nothing. */
+/* The worlds work, with and without what is optional: else the cases below would prove
+   nothing. */
 static void test_accepted(void **state)
 {
     (void)state;

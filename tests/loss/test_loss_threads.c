@@ -1,6 +1,6 @@
 /*
- * What must not matter to a loss: threads, how far a row lies from a cache line, whether its output
- * goes past the caches, the caller's floating-point mode, memory around the tensors.
+ * What must not matter to a loss: threads, how far a row lies from a cache line, whether its
+ * output goes past the caches, the caller's floating-point mode, memory around the tensors.
  */
 #include "loss_test.h"
 
@@ -23,8 +23,8 @@ typedef struct shape {
     double smoothing, softcap, temperature;
 } shape;
 
-/* All operands in memory of the caller's choice; outputs: gradient (of logits, or of the layer),
-   loss, lse, numbers. */
+/* All operands in memory of the caller's choice; outputs: gradient (of logits, or
+   of the layer), loss, lse, numbers. */
 enum { X, WEIGHT, BIAS, TARGET, ROW_WEIGHT, CLASS_WEIGHT, MASK, INPUTS };
 enum { DX, DWEIGHT, DBIAS, LOSS, LSE, OUTPUTS };
 
@@ -204,7 +204,8 @@ static void test_threads(void **state)
 
 /* ---- Streaming --------------------------------------------------------------------------- */
 
-/* Many rows at once go past the caches; each alone does not. Also from every place in a line. */
+/* Many rows at once go past the caches; each alone does not. Also from every place in
+   a line. */
 static void test_streaming(void **state)
 {
     (void)state;

@@ -1,5 +1,5 @@
-/* slg_preference, slg_rival_gradient and slg_temperature_fit: against double arithmetic, and the
-   identities of the paper. */
+/* slg_preference, slg_rival_gradient and slg_temperature_fit: against double arithmetic, and
+   the identities of the paper. */
 #include "loss_test.h"
 
 #include "support/gradcheck.h"
@@ -15,7 +15,8 @@ static problem random_rows(int64_t rows, int64_t cols, double size)
 /* Margin in units of x / T; size: what its error is relative to. */
 static double margin_of(const problem *p, const answer *a, int64_t r, double *size)
 {
-    double margin = 0, slope, y = transform(p, p->index[r], p->x[r * p->cols + p->index[r]], &slope);
+    double margin = 0, slope,
+           y = transform(p, p->index[r], p->x[r * p->cols + p->index[r]], &slope);
     *size = 1e-30;
     for (int64_t k = 0; k < p->cols; k++) {
         double z = transform(p, k, p->x[r * p->cols + k], &slope), q = exp(z - a->lse[r]);
@@ -33,8 +34,9 @@ static void test_against_double(void **state)
     worst w = { 0 };
     for (int round = 0; round < 12; round++) {
         const int32_t type = types[round % 3];
-        problem p = random_rows(round == 0 ? 1 : 9, round < 3 ? 1 + round * 3 : 3000 * (round % 3) + 37,
-                                round % 2 ? 3 : 0.2);
+        problem p =
+            random_rows(round == 0 ? 1 : 9, round < 3 ? 1 + round * 3 : 3000 * (round % 3) + 37,
+                        round % 2 ? 3 : 0.2);
         for (int64_t i = 0; i < p.rows * p.cols; i++) p.x[i] = as_dtype(type, p.x[i]);
         p.reduction = round % 3;
         p.temperature = round % 4 == 3 ? 0.5 : 1;
@@ -46,7 +48,8 @@ static void test_against_double(void **state)
         {
             operands o;
             operands_of(&p, type, SLG_F32, SLG_I64, SLG_I32, (enum layout)(round % 4), &o);
-            tensor dx = matrix(type, p.rows, p.cols, CONTIGUOUS), m = vector(SLG_F64, p.rows, COL_GAPS);
+            tensor dx = matrix(type, p.rows, p.cols, CONTIGUOUS),
+                   m = vector(SLG_F64, p.rows, COL_GAPS);
             slg_loss_out out = loss_out(NULL, NULL);
             slg_logits_grad g = dense_grad(round % 2 ? &o.x.t : &dx.t);
             slg_preference_opts opts;
@@ -71,19 +74,26 @@ static void test_margin_edges(void **state)
 {
     enum { ROWS = 7, COLS = 3 };
     static const float x[ROWS][COLS] = {
-        { 3e38f, 3e38f, -INFINITY }, { -INFINITY, 1, 2 },   { -INFINITY, -INFINITY, -INFINITY },
-        { NAN, 0, 0 },               { INFINITY, 0, 0 },    { 5, -INFINITY, -INFINITY },
+        { 3e38f, 3e38f, -INFINITY },
+        { -INFINITY, 1, 2 },
+        { -INFINITY, -INFINITY, -INFINITY },
+        { NAN, 0, 0 },
+        { INFINITY, 0, 0 },
+        { 5, -INFINITY, -INFINITY },
         { 100, 0, -INFINITY },
     };
     const double want[ROWS] = { 0, -INFINITY, NAN, NAN, NAN, 0, 100 * exp(-100) };
-    static const double loss[ROWS] = { 0.6931471805599453, INFINITY, INFINITY, NAN, NAN, 0, 3.7200759760208e-44 };
+    static const double loss[ROWS] = { 0.6931471805599453, INFINITY, INFINITY, NAN, NAN, 0,
+                                       3.7200759760208e-44 };
     int64_t zero[ROWS] = { 0 };
     double margin[ROWS], losses[ROWS];
     float d[ROWS][COLS];
     FOR_EACH_ISA(ctx, 1)
     {
-        slg_tensor tx = slg_tensor_2d(x, SLG_F32, ROWS, COLS), ti = slg_tensor_1d(zero, SLG_I64, ROWS);
-        slg_tensor tm = slg_tensor_1d(margin, SLG_F64, ROWS), tl = slg_tensor_1d(losses, SLG_F64, ROWS);
+        slg_tensor tx = slg_tensor_2d(x, SLG_F32, ROWS, COLS),
+                   ti = slg_tensor_1d(zero, SLG_I64, ROWS);
+        slg_tensor tm = slg_tensor_1d(margin, SLG_F64, ROWS),
+                   tl = slg_tensor_1d(losses, SLG_F64, ROWS);
         slg_tensor td = slg_tensor_2d(d, SLG_F32, ROWS, COLS);
         slg_logits l = slg_logits_dense(&tx);
         slg_targets t = slg_targets_index(&ti);
@@ -98,8 +108,10 @@ static void test_margin_edges(void **state)
             compare("margin", r, 0, margin[r], want[r], 1e-6 * fabs(want[r]), &most);
             compare("loss", r, 0, losses[r], loss[r], 1e-6 * fabs(loss[r]), &most);
         }
-        assert_true(fabs((double)d[0][0] + 0.5) < 1e-6 && fabs((double)d[0][1] - 0.5) < 1e-6 && d[0][2] == 0);
-        assert_true(d[1][0] == -1 && d[1][1] > 0 && d[2][1] == 0 && d[5][0] == 0 && isnan(d[3][1]));
+        assert_true(fabs((double)d[0][0] + 0.5) < 1e-6 && fabs((double)d[0][1] - 0.5) < 1e-6 &&
+                    d[0][2] == 0);
+        assert_true(d[1][0] == -1 && d[1][1] > 0 && d[2][1] == 0 && d[5][0] == 0 &&
+                    isnan(d[3][1]));
         opts.margin = &td;
         assert_int_equal(slg_preference(ctx, &l, &t, &opts, &out, &g), SLG_ERR_SHAPE);
         opts.margin = &tl;
@@ -108,7 +120,8 @@ static void test_margin_edges(void **state)
     (void)state;
 }
 
-/* The sampled gradient over all rivals, weighted by p, is the gradient; draws have frequencies p. */
+/* The sampled gradient over all rivals, weighted by p, is the gradient; draws have frequencies
+   p. */
 static void test_rivals(void **state)
 {
     enum { COLS = 5, DRAWS = 40000 };
@@ -127,11 +140,14 @@ static void test_rivals(void **state)
     for (int64_t i = 0; i < COLS; i++) assert_true(fabs(sum[i] - a.dx[i]) < 1e-6);
     assert_gaps_intact(&d);
     put(&one, 0, 0, COLS);
-    assert_int_equal(slg_rival_gradient(ctx, NULL, &o.targets, NULL, NULL, &one.t, &o.x.t), SLG_ERR_RANGE);
-    assert_int_equal(slg_rival_gradient(ctx, NULL, &o.targets, NULL, &(slg_rng){ 1, 0 }, &one.t, &o.x.t),
-                     SLG_ERR_NULL);
+    assert_int_equal(slg_rival_gradient(ctx, NULL, &o.targets, NULL, NULL, &one.t, &o.x.t),
+                     SLG_ERR_RANGE);
+    assert_int_equal(
+        slg_rival_gradient(ctx, NULL, &o.targets, NULL, &(slg_rng){ 1, 0 }, &one.t, &o.x.t),
+        SLG_ERR_NULL);
     slg_ctx_free(ctx);
-    tensor many = matrix(SLG_I32, 1, DRAWS, CONTIGUOUS), dx = matrix(SLG_F32, 1, COLS, CONTIGUOUS);
+    tensor many = matrix(SLG_I32, 1, DRAWS, CONTIGUOUS),
+           dx = matrix(SLG_F32, 1, COLS, CONTIGUOUS);
     FOR_EACH_ISA(each, 1)
     {
         slg_rng g = { 9, 100 };
@@ -164,7 +180,8 @@ static void test_fit(void **state)
     FOR_EACH_ISA(ctx, 2)
     {
         problem p = random_rows(300, 6, 1);
-        for (int64_t r = 0; r < p.rows; r++) p.x[r * 6 + p.index[r]] = single(p.x[r * 6 + p.index[r]] + 1);
+        for (int64_t r = 0; r < p.rows; r++)
+            p.x[r * 6 + p.index[r]] = single(p.x[r * 6 + p.index[r]] + 1);
         slg_temperature_fit_out a, b;
         fit(ctx, &p, &a);
         assert_true(a.nll_after <= a.nll_before && a.evaluations < 20);
@@ -192,7 +209,8 @@ static void test_fit(void **state)
         operands o;
         p.x[p.index[0]] = -INFINITY;
         operands_of(&p, SLG_F32, SLG_F32, SLG_I64, SLG_I32, CONTIGUOUS, &o);
-        assert_int_equal(slg_temperature_fit(ctx, &o.logits, &o.targets, NULL, &a), SLG_ERR_RANGE);
+        assert_int_equal(slg_temperature_fit(ctx, &o.logits, &o.targets, NULL, &a),
+                         SLG_ERR_RANGE);
         operands_free(&o);
         for (int64_t r = 0; r < p.rows; r++) p.index[r] = -100;
         fit(ctx, &p, &a);

@@ -1,6 +1,6 @@
 /*
- * slg_reward_cross_entropy, slg_expected_reward and slg_entropy: against brute force in double over a
- * sorted row, their identities, and the edges.
+ * slg_reward_cross_entropy, slg_expected_reward and slg_entropy: against brute force in double
+ * over a sorted row, their identities, and the edges.
  */
 #include "row_loss_test.h"
 
@@ -19,8 +19,8 @@ static slg_reward_cross_entropy_opts options(const form *f)
     return o;
 }
 
-static slg_status call(slg_ctx *ctx, const slg_logits *l, const slg_targets *t, int32_t reduction,
-                       slg_loss_out *out, slg_logits_grad *g, void *arg)
+static slg_status call(slg_ctx *ctx, const slg_logits *l, const slg_targets *t,
+                       int32_t reduction, slg_loss_out *out, slg_logits_grad *g, void *arg)
 {
     slg_reward_cross_entropy_opts o = options(arg);
     o.reduction = reduction;
@@ -67,10 +67,12 @@ static void row(int64_t cols, const double *z, int64_t t, void *arg, double *los
 static void test_forms(void **state)
 {
     static form forms[] = {
-        { 0, 0, 0, 1e4, 5, 0 },          { -0.25, 0, 0, 1e4, 5, 0 },   { 0.5, 0, 0, 1e4, 5, 0 },
-        { -0.25, 0, 0, 1e4, 5, 1 },      { 0.5, 0, 0, 1e4, 5, 1 },     { 0, 0, -0.1, 1e4, 4, 0 },
-        { -0.25, 0.05, -0.1, 1e4, 3, 0 }, { 0.5, 0.3, 0.3, 100, 3, 1 }, { 0, 0.2, -0.1, 10, 0, 0 },
-        { 0, 0.2, -0.1, 10, 1 << 20, 0 }, { 0, 0.2, -0.1, 10, 700, 0 },
+        { 0, 0, 0, 1e4, 5, 0 },           { -0.25, 0, 0, 1e4, 5, 0 },
+        { 0.5, 0, 0, 1e4, 5, 0 },         { -0.25, 0, 0, 1e4, 5, 1 },
+        { 0.5, 0, 0, 1e4, 5, 1 },         { 0, 0, -0.1, 1e4, 4, 0 },
+        { -0.25, 0.05, -0.1, 1e4, 3, 0 }, { 0.5, 0.3, 0.3, 100, 3, 1 },
+        { 0, 0.2, -0.1, 10, 0, 0 },       { 0, 0.2, -0.1, 10, 1 << 20, 0 },
+        { 0, 0.2, -0.1, 10, 700, 0 },
     };
     (void)state;
     for (int64_t i = 0; i < COUNT(forms); i++) {
@@ -112,7 +114,8 @@ static void near(double got, double want, double relative)
         fail_msg("%.9g, should be %.9g", got, want);
 }
 
-/* beta 0, lambdas 0: cross-entropy's bits; one lambda for all, the label's row added: nothing. */
+/* beta 0, lambdas 0: cross-entropy's bits; one lambda for all, the label's row added:
+   nothing. */
 static void test_identities(void **state)
 {
     (void)state;
@@ -141,18 +144,25 @@ static void test_edges(void **state)
     const float inf = INFINITY;
     FOR_EACH_ISA(ctx, 1)
     {
-        const float x[N * K] = { 2, -inf, -inf, -inf, -inf, 1,    -inf, 2, 3, -inf,
+        const float x[N * K] = { 2, -inf, -inf, -inf, -inf, 1,    -inf, 2,    3,    -inf,
                                  1, NAN,  2,    3,    4,    -inf, -inf, -inf, -inf, -inf };
         const int32_t index[N] = { 0, 1, 0, 0 };
         for (int j = 0; j < 3; j++) {
             form f = { j - 1, 0.1, -0.1, 50, 2, 0 };
             result y = run(ctx, x, index, &f);
-            assert_true(y.loss[0] == 0 && y.w[0] == (j == 0 ? 50 : j == 1 ? 1 : 0) && y.h[0] == 0);
+            assert_true(y.loss[0] == 0 &&
+                        y.w[0] == (j == 0   ? 50
+                                   : j == 1 ? 1
+                                            : 0) &&
+                        y.h[0] == 0);
             assert_true(y.loss[1] == INFINITY && y.w[1] == 1);
             for (int k = 0; k < K; k++) {
                 assert_true(y.d[k] == 0 && y.d[3 * K + k] == 0);
                 if (!isnan(y.d[2 * K + k])) fail_msg("not NaN");
-                if (x[K + k] == -inf) assert_true(y.d[K + k] == (k == 1 ? -1 : 0)); /* the label's: -w */
+                if (x[K + k] == -inf)
+                    assert_true(y.d[K + k] == (k == 1 ? -1 : 0)); /* the
+                                                                                       label's:
+                                                                                       -w */
             }
             assert_true(isnan(y.loss[2]) && isnan(y.w[2]) && isnan(y.h[2]));
             assert_true(y.loss[3] == INFINITY && y.w[3] == 0 && y.h[3] == 0);
@@ -181,7 +191,8 @@ static void test_expected_reward(void **state)
         random_logits(&p, SLG_F32, 2);
         operands o;
         operands_of(&p, SLG_F32, SLG_F32, SLG_I32, SLG_I32, CONTIGUOUS, &o);
-        tensor table = matrix(SLG_F32, ROWS, COLS, ROW_GAPS), d = matrix(SLG_F32, ROWS, COLS, CONTIGUOUS);
+        tensor table = matrix(SLG_F32, ROWS, COLS, ROW_GAPS),
+               d = matrix(SLG_F32, ROWS, COLS, CONTIGUOUS);
         tensor one = vector(SLG_F64, ROWS, COL_GAPS), loss = vector(SLG_F64, ROWS, CONTIGUOUS);
         for (int64_t r = 0; r < ROWS; r++) {
             put(&one, 0, r, normal());
@@ -196,27 +207,34 @@ static void test_expected_reward(void **state)
         for (int sparse = 0; sparse < 2; sparse++) {
             double seen = 0;
             e.reward = sparse ? &one.t : &table.t;
-            OK(ctx, slg_expected_reward(ctx, &o.logits, sparse ? &o.targets : &none, &e, &out, &g));
+            OK(ctx,
+               slg_expected_reward(ctx, &o.logits, sparse ? &o.targets : &none, &e, &out, &g));
             for (int64_t r = 0; r < ROWS; r++) {
                 double *z = p.x + r * COLS, top = -INFINITY, sum = 0, mean = 0;
                 for (int64_t c = 0; c < COLS; c++) top = fmax(top, z[c]);
                 for (int64_t c = 0; c < COLS; c++) sum += exp(z[c] - top);
                 for (int64_t c = 0; c < COLS; c++) {
-                    double a = sparse ? (c == p.index[r] ? get(&one, 0, r) : 0) : get(&table, r, c);
+                    double a =
+                        sparse ? (c == p.index[r] ? get(&one, 0, r) : 0) : get(&table, r, c);
                     mean += a * exp(z[c] - top) / sum;
                 }
                 compare("loss", r, 0, get(&loss, 0, r), -mean, 1e-6, &seen);
                 for (int64_t c = 0; c < COLS; c++) {
-                    double a = sparse ? (c == p.index[r] ? get(&one, 0, r) : 0) : get(&table, r, c);
+                    double a =
+                        sparse ? (c == p.index[r] ? get(&one, 0, r) : 0) : get(&table, r, c);
                     double q = exp(z[c] - top) / sum;
-                    compare("dlogits", r, c, get(&d, r, c), q * (mean - a), 4e-6 * q * 3 + 1e-38, &seen);
+                    compare("dlogits", r, c, get(&d, r, c), q * (mean - a),
+                            4e-6 * q * 3 + 1e-38, &seen);
                 }
             }
         }
-        assert_int_equal(slg_expected_reward(ctx, &o.logits, &none, &e, &out, &g), SLG_ERR_DTYPE);
-        assert_int_equal(slg_expected_reward(ctx, &o.logits, &none, NULL, &out, &g), SLG_ERR_NULL);
+        assert_int_equal(slg_expected_reward(ctx, &o.logits, &none, &e, &out, &g),
+                         SLG_ERR_DTYPE);
+        assert_int_equal(slg_expected_reward(ctx, &o.logits, &none, NULL, &out, &g),
+                         SLG_ERR_NULL);
         e.reward = &d.t;
-        assert_int_equal(slg_expected_reward(ctx, &o.logits, &none, &e, &out, &g), SLG_ERR_STRIDE);
+        assert_int_equal(slg_expected_reward(ctx, &o.logits, &none, &e, &out, &g),
+                         SLG_ERR_STRIDE);
         put(&table, 1, 7, NAN), e.reward = &table.t;
         OK(ctx, slg_expected_reward(ctx, &o.logits, &none, &e, &out, &g));
         assert_true(isnan(get(&loss, 0, 1)) && isnan(get(&d, 1, 0)) && !isnan(get(&d, 0, 0)));
@@ -249,7 +267,8 @@ static void test_entropy(void **state)
         operands_of(&p, SLG_F32, SLG_F32, SLG_I32, SLG_I32, CONTIGUOUS, &o);
         for (int64_t k = 1; k < 3 * COLS; k = k * 3 / 2 + 1) {
             double h[ROWS], local[ROWS], mass[ROWS], seen = 0;
-            slg_tensor th = slg_tensor_1d(h, SLG_F64, ROWS), tl = slg_tensor_1d(local, SLG_F64, ROWS);
+            slg_tensor th = slg_tensor_1d(h, SLG_F64, ROWS),
+                       tl = slg_tensor_1d(local, SLG_F64, ROWS);
             slg_tensor tm = slg_tensor_1d(mass, SLG_F64, ROWS);
             slg_entropy_opts e;
             slg_entropy_opts_init(&e, sizeof e);
@@ -315,9 +334,9 @@ static void test_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_forms),           cmocka_unit_test(test_identities),
-        cmocka_unit_test(test_edges),           cmocka_unit_test(test_expected_reward),
-        cmocka_unit_test(test_entropy),         cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_forms),   cmocka_unit_test(test_identities),
+        cmocka_unit_test(test_edges),   cmocka_unit_test(test_expected_reward),
+        cmocka_unit_test(test_entropy), cmocka_unit_test(test_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

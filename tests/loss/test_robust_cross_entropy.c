@@ -1,5 +1,5 @@
-/* Robust cross-entropy and the optimal temperature: against plain double arithmetic, identities of
-   the paper, edge cases, errors. */
+/* Robust cross-entropy and the optimal temperature: against plain double arithmetic, identities
+   of the paper, edge cases, errors. */
 #include "loss_test.h"
 #include "support/gradcheck.h"
 
@@ -10,7 +10,8 @@ typedef struct answer_t {
     double loss, dtau, entropy;
 } answer_t;
 
-static answer_t reference(int64_t n, const double *x, int64_t t, double tau, double rho, double *p)
+static answer_t reference(int64_t n, const double *x, int64_t t, double tau, double rho,
+                          double *p)
 {
     double top = -INFINITY, sum = 0, live = 0, h = 0;
     for (int64_t k = 0; k < n; k++) top = fmax(top, x[k]), live += x[k] > -INFINITY;
@@ -54,7 +55,8 @@ static slg_status call(slg_ctx *ctx, data *a, bool in_place, slg_loss_out *out)
 {
     slg_tensor x = slg_tensor_2d(a->x, SLG_F32, ROWS, a->cols);
     slg_tensor d = slg_tensor_2d(in_place ? a->x : a->d, SLG_F32, ROWS, a->cols);
-    slg_tensor tau = slg_tensor_1d(a->tau, SLG_F32, ROWS), w = slg_tensor_1d(a->weight, SLG_F32, ROWS);
+    slg_tensor tau = slg_tensor_1d(a->tau, SLG_F32, ROWS),
+               w = slg_tensor_1d(a->weight, SLG_F32, ROWS);
     slg_tensor index = slg_tensor_1d(a->index, SLG_I32, ROWS);
     slg_tensor mask = slg_tensor_1d(a->mask, SLG_I32, a->cols);
     slg_tensor loss = slg_tensor_1d(a->loss, SLG_F64, ROWS);
@@ -89,7 +91,8 @@ static void check(slg_ctx *ctx, data *a, bool in_place)
         const double w = (double)a->weight[r], tau = (double)a->tau[r];
         const float *d = (in_place ? a->x : a->d) + r * a->cols;
         answer_t want = { 0, 0, 0 };
-        if (a->index[r] >= 0) want = reference(a->cols, x + r * a->cols, a->index[r], tau, a->rho, p);
+        if (a->index[r] >= 0)
+            want = reference(a->cols, x + r * a->cols, a->index[r], tau, a->rho, p);
         double loss = w * want.loss, size = tau * 10 + fabs(want.loss);
         near(a->loss[r], loss, 1e-5 * size, "loss");
         near((double)a->dtau[r], w * scale * want.dtau, 1e-5 * w * scale, "dtau");
@@ -116,8 +119,10 @@ static void test_reference(void **state)
         double scale, softcap;
         bool masked;
         int32_t reduction;
-    } forms[] = { { 9, 3, 0, false, SLG_SUM },     { 6, 1, 0, true, SLG_MEAN },
-                  { 300, 2, 4, true, SLG_NONE },   { COLS, 5, 0, true, SLG_MEAN },
+    } forms[] = { { 9, 3, 0, false, SLG_SUM },
+                  { 6, 1, 0, true, SLG_MEAN },
+                  { 300, 2, 4, true, SLG_NONE },
+                  { COLS, 5, 0, true, SLG_MEAN },
                   { COLS, 1e6, 0, false, SLG_SUM } };
     FOR_EACH_ISA(ctx, 2)
     for (int i = 0; i < 10; i++) {
@@ -140,36 +145,44 @@ static void test_edges(void **state)
         a.rho = 0.5, a.reduction = SLG_SUM;
         for (int r = 0; r < ROWS; r++) a.weight[r] = 1, a.tau[r] = 1, a.index[r] = 0;
         const float rows[ROWS][4] = {
-            { 0, 0, 0, 0 },                                    /* all equal: H = log 4 */
-            { -INFINITY, 2, -INFINITY, -INFINITY },            /* masked target, one class */
-            { 3, -INFINITY, -INFINITY, -INFINITY },            /* one class, the target */
-            { -INFINITY, -INFINITY, -INFINITY, -INFINITY },    /* NaN */
-            { NAN, 0, 0, 0 },  { INFINITY, 0, 0, 0 },
-            { 1, 5, 5, 0 },                                    /* tiny tau: two maxima */
-            { 1e30f, -1e30f, 0, 1e30f },                       /* huge */
-            { -INFINITY, 1, 1, -INFINITY } };                  /* masked target */
+            { 0, 0, 0, 0 },                                 /* all equal: H = log 4 */
+            { -INFINITY, 2, -INFINITY, -INFINITY },         /* masked target, one class */
+            { 3, -INFINITY, -INFINITY, -INFINITY },         /* one class, the target */
+            { -INFINITY, -INFINITY, -INFINITY, -INFINITY }, /* NaN */
+            { NAN, 0, 0, 0 },
+            { INFINITY, 0, 0, 0 },
+            { 1, 5, 5, 0 },              /* tiny tau: two maxima */
+            { 1e30f, -1e30f, 0, 1e30f }, /* huge */
+            { -INFINITY, 1, 1, -INFINITY }
+        }; /* masked target */
         memcpy(a.x, rows, sizeof rows);
         a.tau[6] = 1e-30f;
         OK(ctx, call(ctx, &a, false, &out));
-        near(a.loss[0], 0.5, 1e-6, "equal: loss"), near((double)a.dtau[0], 0.5, 1e-6, "equal: dtau");
+        near(a.loss[0], 0.5, 1e-6, "equal: loss"),
+            near((double)a.dtau[0], 0.5, 1e-6, "equal: dtau");
         near(a.loss[1], INFINITY, 0, "masked target");
         near((double)a.d[4], -1, 0, "masked target: d"), near((double)a.d[5], 1, 1e-6, "its p");
         near((double)a.dtau[1], 0.5, 1e-6, "masked target: dtau");
         near(a.loss[2], 0.5, 1e-6, "one class"), near((double)a.d[8], 0, 0, "one class: d");
         for (int r = 3; r < 6; r++) {
-            near(a.loss[r], (double)NAN, 0, "loss of NaN"), near((double)a.dtau[r], (double)NAN, 0, "dtau");
+            near(a.loss[r], (double)NAN, 0, "loss of NaN"),
+                near((double)a.dtau[r], (double)NAN, 0, "dtau");
             near((double)a.entropy[r], (double)NAN, 0, "entropy");
             near((double)a.d[4 * r + 1], (double)NAN, 0, "gradient of NaN");
         }
-        near(a.loss[6], 4, 1e-5, "tiny tau"), near((double)a.entropy[6], log(2), 1e-6, "two maxima");
+        near(a.loss[6], 4, 1e-5, "tiny tau"),
+            near((double)a.entropy[6], log(2), 1e-6, "two maxima");
         near((double)a.dtau[6], log(2) - log(4) + 0.5, 1e-6, "tiny tau: dtau");
         near((double)a.d[25], 0.5, 1e-6, "tiny tau: d");
-        near((double)a.entropy[7], log(2), 1e-6, "huge"), near((double)a.d[28], -0.5, 1e-6, "huge: d");
-        near((double)a.entropy[8], log(2), 1e-6, "masked"), near((double)a.dtau[8], 0.5, 1e-6, "masked");
+        near((double)a.entropy[7], log(2), 1e-6, "huge"),
+            near((double)a.d[28], -0.5, 1e-6, "huge: d");
+        near((double)a.entropy[8], log(2), 1e-6, "masked"),
+            near((double)a.dtau[8], 0.5, 1e-6, "masked");
     }
 }
 
-/* tau = 1 and rho = log K is cross-entropy; a shift changes nothing; scaling z and tau scales L. */
+/* tau = 1 and rho = log K is cross-entropy; a shift changes nothing; scaling z and tau scales
+   L. */
 static void test_identities(void **state)
 {
     (void)state;
@@ -184,7 +197,8 @@ static void test_identities(void **state)
         for (int r = 0; r < ROWS; r++) a.tau[r] = 1;
         OK(ctx, call(ctx, &a, false, &out));
         slg_tensor x = slg_tensor_2d(a.x, SLG_F32, ROWS, 50);
-        slg_tensor t = slg_tensor_1d(a.index, SLG_I32, ROWS), w = slg_tensor_1d(a.weight, SLG_F32, ROWS);
+        slg_tensor t = slg_tensor_1d(a.index, SLG_I32, ROWS),
+                   w = slg_tensor_1d(a.weight, SLG_F32, ROWS);
         slg_logits l = slg_logits_dense(&x);
         slg_targets targets = slg_targets_index(&t);
         targets.row_weight = &w;
@@ -197,7 +211,8 @@ static void test_identities(void **state)
         slg_loss_out scaled;
         OK(ctx, call(ctx, &b, false, &scaled));
         near(scaled.value, 4 * out.value, 1e-5 * fabs(out.value) + 1e-6, "scaled");
-        for (int64_t i = 0; i < ROWS * 50; i++) near((double)b.d[i], (double)a.d[i], 1e-7, "scaled: d");
+        for (int64_t i = 0; i < ROWS * 50; i++)
+            near((double)b.d[i], (double)a.d[i], 1e-7, "scaled: d");
     }
 }
 
@@ -222,8 +237,8 @@ static void test_threads(void **state)
 
 /* ---- Optimal temperature ----------------------------------------------------------------- */
 
-static void best(slg_ctx *ctx, int64_t rows, int64_t cols, const float *x, double rho, double low,
-                 double high, double *tau, double *entropy)
+static void best(slg_ctx *ctx, int64_t rows, int64_t cols, const float *x, double rho,
+                 double low, double high, double *tau, double *entropy)
 {
     slg_tensor z = slg_tensor_2d(x, SLG_F32, rows, cols), t = slg_tensor_1d(tau, SLG_F64, rows);
     slg_tensor h = slg_tensor_1d(entropy, SLG_F64, rows);
@@ -257,14 +272,15 @@ static void test_optimal(void **state)
 static void test_optimal_edges(void **state)
 {
     (void)state;
-    static const float x[6][3] = { { 1, 1, 1 }, { 2, -INFINITY, -INFINITY }, { 0, 1, NAN },
-                                   { -INFINITY, -INFINITY, -INFINITY }, { 1e30f, 0, -1e30f },
-                                   { 1e-3f, 0, 0 } };
+    static const float x[6][3] = { { 1, 1, 1 },          { 2, -INFINITY, -INFINITY },
+                                   { 0, 1, NAN },        { -INFINITY, -INFINITY, -INFINITY },
+                                   { 1e30f, 0, -1e30f }, { 1e-3f, 0, 0 } };
     double tau[6], h[6];
     FOR_EACH_ISA(ctx, 1)
     {
         best(ctx, 6, 3, x[0], 0.5, 0.5, 5, tau, h);
-        near(tau[0], 0.5, 0, "equal"), near(tau[1], 0.5, 0, "one class"), near(h[1], 0, 0, "one class");
+        near(tau[0], 0.5, 0, "equal"), near(tau[1], 0.5, 0, "one class"),
+            near(h[1], 0, 0, "one class");
         near(tau[2], (double)NAN, 0, "NaN"), near(tau[3], (double)NAN, 0, "masked");
         near(tau[4], 5, 0, "far apart"), near(tau[5], 0.5, 0, "close");
         best(ctx, 1, 3, x[4], 0.0, 0.5, 5, tau, h);
@@ -290,7 +306,8 @@ static void test_errors(void **state)
     a.tau[3] = 1, a.index[1] = 9;
     assert_int_equal(call(ctx, &a, false, &out), SLG_ERR_RANGE);
     assert_true(a.dtau[0] == 7);
-    slg_tensor x = slg_tensor_2d(a.x, SLG_F32, ROWS, 9), t = slg_tensor_1d(a.dtau, SLG_F32, ROWS);
+    slg_tensor x = slg_tensor_2d(a.x, SLG_F32, ROWS, 9),
+               t = slg_tensor_1d(a.dtau, SLG_F32, ROWS);
     slg_tensor few = slg_tensor_1d(a.dtau, SLG_F32, 2);
     slg_logits l = slg_logits_dense(&x);
     slg_optimal_temperature_opts o;
@@ -309,9 +326,9 @@ static void test_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reference), cmocka_unit_test(test_edges),
+        cmocka_unit_test(test_reference),  cmocka_unit_test(test_edges),
         cmocka_unit_test(test_identities), cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_optimal), cmocka_unit_test(test_optimal_edges),
+        cmocka_unit_test(test_optimal),    cmocka_unit_test(test_optimal_edges),
         cmocka_unit_test(test_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

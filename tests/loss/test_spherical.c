@@ -1,4 +1,5 @@
-/* slg_spherical and slg_spherical_terms: against double arithmetic, identities, edges, errors. */
+/* slg_spherical and slg_spherical_terms: against double arithmetic, identities, edges,
+   errors. */
 #include "loss_test.h"
 
 #include "support/gradcheck.h"
@@ -10,7 +11,8 @@ static double reference(const slg_spherical_opts *o, int64_t n, const double *x,
                         double *d, double *size)
 {
     long double s = 0, q = 0, m2 = 0, D = (long double)n;
-    for (int64_t k = 0; k < n; k++) s += (long double)x[k], q += (long double)x[k] * (long double)x[k];
+    for (int64_t k = 0; k < n; k++)
+        s += (long double)x[k], q += (long double)x[k] * (long double)x[k];
     long double mu = s / D;
     for (int64_t k = 0; k < n; k++) m2 += ((long double)x[k] - mu) * ((long double)x[k] - mu);
     double den, num, oc = x[c];
@@ -30,7 +32,8 @@ static double reference(const slg_spherical_opts *o, int64_t n, const double *x,
     default:
         break;
     }
-    double sigma = (double)sqrtl(m2 / D), z = sigma > 0 ? (double)((long double)oc - mu) / sigma : 0;
+    double sigma = (double)sqrtl(m2 / D),
+           z = sigma > 0 ? (double)((long double)oc - mu) / sigma : 0;
     double g = -1 / (1 + exp(-o->a * (o->b - z)));
     *size = sigma > 0 ? -g / (sigma * (double)n) * (1 + fabs(z) * fmin(4, sqrt((double)n))) : 0;
     for (int64_t k = 0; k < n; k++) {
@@ -77,7 +80,9 @@ static void one_problem(slg_ctx *ctx, int32_t kind, int64_t cols, int32_t type, 
     for (int64_t r = 0; r < ROWS; r++) {
         double size = 0, weight = get(&w, 0, r), loss = 0;
         for (int64_t k = 0; k < cols; k++) want[k] = 0;
-        if (r != 2) loss = weight * reference(&o, cols, row + r * cols, (int64_t)get(&t, 0, r), want, &size);
+        if (r != 2)
+            loss = weight *
+                   reference(&o, cols, row + r * cols, (int64_t)get(&t, 0, r), want, &size);
         if (!(fabs(get(&l, 0, r) - loss) <= 3e-6 * (fabs(loss) + weight)))
             fail_msg("kind %d, cols %lld, scale %g, offset %g: loss %.9g, not %.9g", kind,
                      (long long)cols, scale, offset, get(&l, 0, r), loss);
@@ -87,8 +92,9 @@ static void one_problem(slg_ctx *ctx, int32_t kind, int64_t cols, int32_t type, 
             double tolerance = 2e-6 * (fabs(want[k]) + size * weight / temperature) + 1e-37;
             if (in_place) tolerance += rounding(type, want[k]);
             if (!(fabs(got - want[k]) <= tolerance))
-                fail_msg("kind %d, cols %lld, scale %g, offset %g: gradient %lld is %.9g, not %.9g", kind,
-                         (long long)cols, scale, offset, (long long)k, got, want[k]);
+                fail_msg(
+                    "kind %d, cols %lld, scale %g, offset %g: gradient %lld is %.9g, not %.9g",
+                    kind, (long long)cols, scale, offset, (long long)k, got, want[k]);
         }
     }
     free(row), free(want);
@@ -113,8 +119,8 @@ static void test_values(void **state)
 }
 
 /* Loss of one row, its gradient in d. */
-static double call(slg_ctx *ctx, const slg_spherical_opts *o, int64_t n, const float *x, int32_t c,
-                   float *d)
+static double call(slg_ctx *ctx, const slg_spherical_opts *o, int64_t n, const float *x,
+                   int32_t c, float *d)
 {
     slg_tensor xs = slg_tensor_2d(x, SLG_F32, 1, n), ds = slg_tensor_2d(d, SLG_F32, 1, n);
     slg_tensor ts = slg_tensor_1d(&c, SLG_I32, 1);
@@ -165,16 +171,19 @@ static void test_identities(void **state)
         float x[N], y[N], d[N];
         double sum = 0, product = 0, q = 0, z;
         for (int i = 0; i < N; i++) x[i] = (float)normal(), y[i] = 8 * x[i] - 2;
-        slg_spherical_opts o = options(SLG_SPHERICAL_Z, 1, 0), hinge = options(SLG_SPHERICAL_Z, 1e6, 2);
+        slg_spherical_opts o = options(SLG_SPHERICAL_Z, 1, 0),
+                           hinge = options(SLG_SPHERICAL_Z, 1e6, 2);
         double loss = call(ctx, &o, N, x, 3, d);
         for (int i = 0; i < N; i++)
-            sum += (double)d[i], product += (double)d[i] * (double)x[i], q += fabs((double)d[i]);
+            sum += (double)d[i], product += (double)d[i] * (double)x[i],
+                q += fabs((double)d[i]);
         assert_true(fabs(sum) < 1e-6 * q && fabs(product) < 1e-6 * q);
         assert_true(fabs(call(ctx, &o, N, y, 3, NULL) - loss) < 1e-6); /* shift and scale */
-        z = -log(expm1(loss));                                        /* a = 1, b = 0 */
+        z = -log(expm1(loss));                                         /* a = 1, b = 0 */
         assert_true(fabs(call(ctx, &hinge, N, x, 3, NULL) - fmax(0, 2 - z)) < 1e-5);
         slg_spherical_opts small = options(SLG_SPHERICAL_Z, 1e-6, 1);
-        assert_true(fabs(call(ctx, &small, N, x, 3, NULL) - (log(2) / 1e-6 + (1 - z) / 2)) < 1e-3);
+        assert_true(fabs(call(ctx, &small, N, x, 3, NULL) - (log(2) / 1e-6 + (1 - z) / 2)) <
+                    1e-3);
 
         /* Two classes: z is +-1; constant rows; one class; a one-hot row. */
         const float two[] = { 2, -1 }, same[N] = { 0 }, hot[4] = { 0, 5, 0, 0 };
@@ -202,7 +211,8 @@ static void test_edges(void **state)
             x[N + 5] = odd[v % 3];
             const int32_t index[3] = { 4, v < 3 ? 6 : 5, 2 };
             const int32_t skip[3] = { 4, -100, 2 };
-            slg_tensor xs = slg_tensor_2d(x, SLG_F32, 3, N), ds = slg_tensor_2d(d, SLG_F32, 3, N);
+            slg_tensor xs = slg_tensor_2d(x, SLG_F32, 3, N),
+                       ds = slg_tensor_2d(d, SLG_F32, 3, N);
             slg_tensor ls = slg_tensor_1d(loss, SLG_F32, 3), zs = slg_tensor_1d(z, SLG_F32, 3);
             for (int ignore = 0; ignore < 2; ignore++) {
                 slg_tensor ts = slg_tensor_1d(ignore ? skip : index, SLG_I32, 3);
@@ -226,7 +236,8 @@ static void test_fused_and_threads(void **state)
 {
     (void)state;
     enum { ROWS = 9, COLS = 3000, DIM = 6 };
-    static float h[ROWS * DIM], w[COLS * DIM], x[ROWS * COLS], d[5][ROWS * COLS], dh[ROWS * DIM];
+    static float h[ROWS * DIM], w[COLS * DIM], x[ROWS * COLS], d[5][ROWS * COLS],
+        dh[ROWS * DIM];
     int32_t index[ROWS];
     const int32_t threads[] = { 1, 2, 3, 8 };
     for (int i = 0; i < ROWS * DIM; i++) h[i] = (float)normal();
@@ -235,12 +246,15 @@ static void test_fused_and_threads(void **state)
         index[r] = (int32_t)below(COLS);
         for (int c = 0; c < COLS; c++) {
             double sum = 0;
-            for (int i = 0; i < DIM; i++) sum += (double)h[r * DIM + i] * (double)w[c * DIM + i];
+            for (int i = 0; i < DIM; i++)
+                sum += (double)h[r * DIM + i] * (double)w[c * DIM + i];
             x[r * COLS + c] = (float)sum;
         }
     }
-    slg_tensor hs = slg_tensor_2d(h, SLG_F32, ROWS, DIM), ws = slg_tensor_2d(w, SLG_F32, COLS, DIM);
-    slg_tensor xs = slg_tensor_2d(x, SLG_F32, ROWS, COLS), ts = slg_tensor_1d(index, SLG_I32, ROWS);
+    slg_tensor hs = slg_tensor_2d(h, SLG_F32, ROWS, DIM),
+               ws = slg_tensor_2d(w, SLG_F32, COLS, DIM);
+    slg_tensor xs = slg_tensor_2d(x, SLG_F32, ROWS, COLS),
+               ts = slg_tensor_1d(index, SLG_I32, ROWS);
     slg_targets t = slg_targets_index(&ts);
     for (int32_t isa = SLG_ISA_PORTABLE; isa <= SLG_ISA_AVX512; isa++) {
         double value = 0;
@@ -300,8 +314,9 @@ static void test_errors(void **state)
     o.z = NULL, o.reserved = 1;
     assert_int_equal(slg_spherical(ctx, &l, &t, &o, &out, NULL), SLG_ERR_OPTIONS);
     o.reserved = 0;
-    assert_int_equal(slg_spherical_terms(ctx, &in_x, &zs, &three, 3, &o, NULL, NULL, NULL, NULL),
-                     SLG_ERR_SHAPE);
+    assert_int_equal(
+        slg_spherical_terms(ctx, &in_x, &zs, &three, 3, &o, NULL, NULL, NULL, NULL),
+        SLG_ERR_SHAPE);
     assert_int_equal(slg_spherical_terms(ctx, &in_x, &zs, &zs, 0, &o, NULL, NULL, NULL, NULL),
                      SLG_ERR_RANGE);
     assert_int_equal(slg_spherical_terms(ctx, &in_x, &zs, NULL, 3, &o, NULL, NULL, NULL, NULL),
@@ -314,9 +329,12 @@ static void test_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_values),    cmocka_unit_test(test_gradient),
-        cmocka_unit_test(test_identities), cmocka_unit_test(test_edges),
-        cmocka_unit_test(test_fused_and_threads), cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_values),
+        cmocka_unit_test(test_gradient),
+        cmocka_unit_test(test_identities),
+        cmocka_unit_test(test_edges),
+        cmocka_unit_test(test_fused_and_threads),
+        cmocka_unit_test(test_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,7 +7,8 @@ static double target_at(const problem *p, int64_t r, int64_t k)
     return p->has_prob ? p->q[r * p->cols + k] : p->index[r] == k;
 }
 
-static void reference(const problem *p, int64_t r, const answer *a, double *loss, double *d, double *size)
+static void reference(const problem *p, int64_t r, const answer *a, double *loss, double *d,
+                      double *size)
 {
     double s = 0, slope, all = 0;
     *loss = 0;
@@ -46,12 +47,12 @@ static void one_round(int round, int64_t rows, int64_t cols, int32_t type, worst
         p.q = zeros(rows * cols, sizeof *p.q);
         for (int64_t i = 0; i < rows * cols; i++) p.q[i] = as_dtype(type, normal());
     }
-    for (int32_t threads = 1; threads <= 3; threads += 2)
-        FOR_EACH_ISA(ctx, threads)
+    for (int32_t threads = 1; threads <= 3; threads += 2) FOR_EACH_ISA(ctx, threads)
         {
             operands o;
             operands_of(&p, type, type, SLG_I64, SLG_I32, (enum layout)(round % 4), &o);
-            tensor dx = matrix(type, rows, cols, COL_GAPS), losses = vector(SLG_F64, rows, CONTIGUOUS);
+            tensor dx = matrix(type, rows, cols, COL_GAPS),
+                   losses = vector(SLG_F64, rows, CONTIGUOUS);
             tensor alone = vector(SLG_F64, rows, CONTIGUOUS);
             slg_squared_softmax_opts opts;
             slg_squared_softmax_opts_init(&opts, sizeof opts);
@@ -64,7 +65,8 @@ static void one_round(int round, int64_t rows, int64_t cols, int32_t type, worst
             const double more = allowance(&p);
             for (int64_t r = 0; r < rows; r++) {
                 reference(&p, r, &a, &loss, d, size);
-                compare("loss", r, 0, get(&losses, 0, r), loss, 2e-6 * more * (loss + 1e-3), &w->loss);
+                compare("loss", r, 0, get(&losses, 0, r), loss, 2e-6 * more * (loss + 1e-3),
+                        &w->loss);
                 assert_true(get(&losses, 0, r) == get(&alone, 0, r));
                 for (int64_t k = 0; k < cols; k++)
                     compare("dlogits", r, k, get(got, r, k), d[k],
@@ -80,23 +82,31 @@ static void test_against_double(void **state)
     static const int32_t types[] = { SLG_F32, SLG_BF16, SLG_F16 };
     worst w = { 0 };
     for (int round = 0; round < 12; round++)
-        one_round(round, 5, round < 4 ? 1 + 3 * round : round < 8 ? 300 : 5000, types[round % 3], &w);
+        one_round(round, 5,
+                  round < 4   ? 1 + 3 * round
+                  : round < 8 ? 300
+                              : 5000,
+                  types[round % 3], &w);
     (void)state;
 }
 
 static void test_edges(void **state)
 {
     enum { ROWS = 6, COLS = 2 };
-    static const float x[ROWS][COLS] = { { 3e38f, -3e38f }, { 3e38f, 3e38f }, { -INFINITY, 1 },
-                                         { NAN, 0 }, { -INFINITY, -INFINITY }, { 7, -INFINITY } };
-    static const float b[ROWS][COLS] = { { 0, 1 }, { 1, 0 }, { 3, 1 }, { 1, 0 }, { 1, 0 }, { NAN, 0 } };
+    static const float x[ROWS][COLS] = { { 3e38f, -3e38f },        { 3e38f, 3e38f },
+                                         { -INFINITY, 1 },         { NAN, 0 },
+                                         { -INFINITY, -INFINITY }, { 7, -INFINITY } };
+    static const float b[ROWS][COLS] = { { 0, 1 }, { 1, 0 }, { 3, 1 },
+                                         { 1, 0 }, { 1, 0 }, { NAN, 0 } };
     static const double want[ROWS] = { 1, 0.25, 4.5, NAN, INFINITY, NAN };
     double loss[ROWS];
     float d[ROWS][COLS];
     FOR_EACH_ISA(ctx, 1)
     {
-        slg_tensor tx = slg_tensor_2d(x, SLG_F32, ROWS, COLS), tb = slg_tensor_2d(b, SLG_F32, ROWS, COLS);
-        slg_tensor tl = slg_tensor_1d(loss, SLG_F64, ROWS), td = slg_tensor_2d(d, SLG_F32, ROWS, COLS);
+        slg_tensor tx = slg_tensor_2d(x, SLG_F32, ROWS, COLS),
+                   tb = slg_tensor_2d(b, SLG_F32, ROWS, COLS);
+        slg_tensor tl = slg_tensor_1d(loss, SLG_F64, ROWS),
+                   td = slg_tensor_2d(d, SLG_F32, ROWS, COLS);
         slg_logits l = slg_logits_dense(&tx);
         slg_targets t = slg_targets_prob(&tb);
         slg_loss_out out = loss_out(&tl, NULL);
@@ -122,9 +132,12 @@ static void test_edges(void **state)
 static void test_fused(void **state)
 {
     enum { ROWS = 5, DIM = 3, COLS = 40 };
-    tensor h = matrix(SLG_F32, ROWS, DIM, CONTIGUOUS), v = matrix(SLG_F32, COLS, DIM, CONTIGUOUS);
-    tensor x = matrix(SLG_F32, ROWS, COLS, CONTIGUOUS), b = matrix(SLG_F32, ROWS, COLS, CONTIGUOUS);
-    tensor dx = matrix(SLG_F32, ROWS, COLS, CONTIGUOUS), dh = matrix(SLG_F32, ROWS, DIM, CONTIGUOUS);
+    tensor h = matrix(SLG_F32, ROWS, DIM, CONTIGUOUS),
+           v = matrix(SLG_F32, COLS, DIM, CONTIGUOUS);
+    tensor x = matrix(SLG_F32, ROWS, COLS, CONTIGUOUS),
+           b = matrix(SLG_F32, ROWS, COLS, CONTIGUOUS);
+    tensor dx = matrix(SLG_F32, ROWS, COLS, CONTIGUOUS),
+           dh = matrix(SLG_F32, ROWS, DIM, CONTIGUOUS);
     for (int i = 0; i < ROWS * DIM; i++) put(&h, i / DIM, i % DIM, normal());
     for (int i = 0; i < COLS * DIM; i++) put(&v, i / DIM, i % DIM, normal());
     for (int i = 0; i < ROWS * COLS; i++) {
@@ -153,6 +166,7 @@ static void test_fused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_against_double),
-                                        cmocka_unit_test(test_edges), cmocka_unit_test(test_fused) };
+                                        cmocka_unit_test(test_edges),
+                                        cmocka_unit_test(test_fused) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

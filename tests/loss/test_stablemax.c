@@ -1,6 +1,6 @@
 /*
- * StableMax against double arithmetic from its formulas, its identities, and what it is for: a loss
- * and a gradient where softmax's are exactly 0.
+ * StableMax against double arithmetic from its formulas, its identities, and what it is for:
+ * a loss and a gradient where softmax's are exactly 0.
  */
 #include <float.h>
 
@@ -10,7 +10,7 @@
 static double s_of(double z) { return z >= 0 ? 1 + z : 1 / (1 - z); }
 static double log_s(double z) { return copysign(log1p(fabs(z)), z); }
 
-/* ---- Reference: one row, finite or -inf --------------------------------------------------- */
+/* ---- Reference: one row, finite or -inf -------------------------------------------------- */
 
 typedef struct reference {
     double loss;
@@ -39,7 +39,7 @@ static reference reference_row(int64_t n, const double *x, int64_t y, const doub
     return r;
 }
 
-/* ---- A problem in every form --------------------------------------------------------------- */
+/* ---- A problem in every form ------------------------------------------------------------- */
 
 static slg_stablemax_loss_opts opts_of(int32_t reduction)
 {
@@ -133,7 +133,7 @@ static void test_against_double(void **state)
             }
 }
 
-/* ---- Gradients ----------------------------------------------------------------------------- */
+/* ---- Gradients --------------------------------------------------------------------------- */
 
 typedef struct checked {
     slg_ctx *ctx;
@@ -181,7 +181,7 @@ static void test_gradient(void **state)
     slg_ctx_free(ctx);
 }
 
-/* ---- Probabilities -------------------------------------------------------------------------- */
+/* ---- Probabilities ----------------------------------------------------------------------- */
 
 static void test_probabilities(void **state)
 {
@@ -249,7 +249,7 @@ static void test_identities(void **state)
     slg_ctx_free(ctx);
 }
 
-/* ---- Edges ---------------------------------------------------------------------------------- */
+/* ---- Edges ------------------------------------------------------------------------------- */
 
 static const struct edge {
     float x[4];
@@ -323,9 +323,10 @@ static void test_infinite_prob(void **state)
     slg_ctx_free(ctx);
 }
 
-/* ---- No collapse ---------------------------------------------------------------------------- */
+/* ---- No collapse ------------------------------------------------------------------------- */
 
-/* The gap at which softmax's loss is exactly 0 in float32 (17) and float64 (37), and far beyond it. */
+/* The gap at which softmax's loss is exactly 0 in float32 (17) and float64 (37), and far beyond
+   it. */
 static void test_no_collapse(void **state)
 {
     (void)state;
@@ -378,7 +379,7 @@ static void test_extremes(void **state)
     }
 }
 
-/* ---- Threads, fused ------------------------------------------------------------------------- */
+/* ---- Threads, fused ---------------------------------------------------------------------- */
 
 static void test_same_bits(void **state)
 {
@@ -443,7 +444,7 @@ static void test_fused(void **state)
     slg_ctx_free(ctx);
 }
 
-/* ---- Errors ---------------------------------------------------------------------------------- */
+/* ---- Errors ------------------------------------------------------------------------------ */
 
 static void test_errors(void **state)
 {

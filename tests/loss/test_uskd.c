@@ -1,5 +1,5 @@
-/* slg_uskd: against double arithmetic written from distill.h (P, Z and ranks held fixed for finite
-   differences), label matrices, forms, edge cases, errors. */
+/* slg_uskd: against double arithmetic written from distill.h (P, Z and ranks held fixed for
+   finite differences), label matrices, forms, edge cases, errors. */
 #include "loss_test.h"
 
 enum { ROWS = 6, COLS = 23 };
@@ -12,7 +12,10 @@ typedef struct row {
     int64_t rank[COLS];
 } row;
 
-static bool target_of(const row *r, int64_t k) { return k == r->y[0] || (r->targets > 1 && k == r->y[1]); }
+static bool target_of(const row *r, int64_t k)
+{
+    return k == r->y[0] || (r->targets > 1 && k == r->y[1]);
+}
 
 static void log_softmax(const double *x, const row *without, double *out)
 {
@@ -33,10 +36,12 @@ static void find_ranks(row *r, bool log_score)
         p += log_score ? lx[r->y[j]] : exp(lx[r->y[j]]);
     }
     for (int64_t k = 0; k < COLS; k++)
-        score[k] = exp(lw[k]) / (1 - w + 1e-6) + (log_score ? lx[k] : exp(lx[k])) / (1 - p + 1e-6);
+        score[k] =
+            exp(lw[k]) / (1 - w + 1e-6) + (log_score ? lx[k] : exp(lx[k])) / (1 - p + 1e-6);
     for (int64_t k = 0; k < COLS; k++) {
         r->rank[k] = 0;
-        for (int64_t j = 0; j < COLS; j++) r->rank[k] += score[j] > score[k] || (score[j] == score[k] && j < k);
+        for (int64_t j = 0; j < COLS; j++)
+            r->rank[k] += score[j] > score[k] || (score[j] == score[k] && j < k);
         r->z[k] = target_of(r, k) ? 0 : 1 / (1.0 + (double)r->rank[k]);
         sum += r->z[k];
     }
@@ -114,7 +119,8 @@ static void check(slg_ctx *ctx, bool labels, int32_t score, double ce, enum layo
     for (int i = 0; i < ROWS; i++) {
         put(&t, 0, i, (double)rows[i].y[0]);
         for (int64_t k = 0; k < COLS; k++) {
-            put(&x, i, k, rows[i].x[k]), put(&v, i, k, rows[i].v[k]), put(&q, i, k, rows[i].label[k]);
+            put(&x, i, k, rows[i].x[k]), put(&v, i, k, rows[i].v[k]),
+                put(&q, i, k, rows[i].label[k]);
         }
     }
     slg_logits lx = slg_logits_dense(&x.t), lv = slg_logits_dense(&v.t);
@@ -135,12 +141,15 @@ static void check(slg_ctx *ctx, bool labels, int32_t score, double ce, enum layo
         find_ranks(&rows[i], score == SLG_USKD_LOG);
         total += parts_of(&rows[i], &o, want);
         for (int j = 0; j < 3; j++)
-            compare("part", i, j, get(&part[j], 0, i), want[j], 2e-6 * (1 + fabs(want[j])), &most);
+            compare("part", i, j, get(&part[j], 0, i), want[j], 2e-6 * (1 + fabs(want[j])),
+                    &most);
         compare("soft", i, 0, get(&part[3], 0, i), rows[i].soft[0], 1e-6, &most);
         for (int64_t k = 0; k < COLS; k++) {
             assert_int_equal(get(&rank, i, k), rows[i].rank[k]);
-            compare("dx", i, k, get(&dx, i, k), slope(&rows[i], &o, &rows[i].x[k]), 1e-6, &most);
-            compare("dv", i, k, get(&dv, i, k), slope(&rows[i], &o, &rows[i].v[k]), 1e-6, &most);
+            compare("dx", i, k, get(&dx, i, k), slope(&rows[i], &o, &rows[i].x[k]), 1e-6,
+                    &most);
+            compare("dv", i, k, get(&dv, i, k), slope(&rows[i], &o, &rows[i].v[k]), 1e-6,
+                    &most);
         }
     }
     compare("value", 0, 0, out.value, total, 1e-5, &most);
@@ -149,8 +158,10 @@ static void check(slg_ctx *ctx, bool labels, int32_t score, double ce, enum layo
     for (int i = 0; i < ROWS; i++)
         for (int64_t k = 0; k < COLS; k++)
             assert_true(get(&x, i, k) == get(&dx, i, k) && get(&v, i, k) == get(&dv, i, k));
-    assert_gaps_intact(&x), assert_gaps_intact(&v), assert_gaps_intact(&rank), assert_gaps_intact(&dv);
-    release(&x), release(&v), release(&q), release(&t), release(&dx), release(&dv), release(&rank);
+    assert_gaps_intact(&x), assert_gaps_intact(&v), assert_gaps_intact(&rank),
+        assert_gaps_intact(&dv);
+    release(&x), release(&v), release(&q), release(&t), release(&dx), release(&dv),
+        release(&rank);
     for (int j = 0; j < 4; j++) release(&part[j]);
 }
 
@@ -158,16 +169,18 @@ static void test_against_double(void **state)
 {
     (void)state;
     FOR_EACH_ISA(ctx, 1)
-    for (int i = 0; i < 16; i++) check(ctx, i & 1, i >> 1 & 1, i & 4 ? 0.5 : 0, (enum layout)(i / 4));
+    for (int i = 0; i < 16; i++)
+        check(ctx, i & 1, i >> 1 & 1, i & 4 ? 0.5 : 0, (enum layout)(i / 4));
 }
 
-/* Equal p[t] over the batch, alpha 1, beta and mu 0: cross-entropy. A mean given in advance gives the
-   same; threads do not matter; a weak head as a layer gives what its product does. */
+/* Equal p[t] over the batch, alpha 1, beta and mu 0: cross-entropy. A mean given in advance
+   gives the same; threads do not matter; a weak head as a layer gives what its product does. */
 static void test_identities(void **state)
 {
     (void)state;
     enum { N = 40 };
-    float x[N][COLS], v[N][COLS], h[N][2], w[COLS][2], d[N][COLS], e[N][COLS], dv[N][COLS], dh[N][2];
+    float x[N][COLS], v[N][COLS], h[N][2], w[COLS][2], d[N][COLS], e[N][COLS], dv[N][COLS],
+        dh[N][2];
     int32_t t[N];
     for (int i = 0; i < N; i++) {
         t[i] = i % COLS;
@@ -182,13 +195,15 @@ static void test_identities(void **state)
     slg_tensor tx = slg_tensor_2d(x, SLG_F32, N, COLS), tv = slg_tensor_2d(v, SLG_F32, N, COLS);
     slg_tensor th = slg_tensor_2d(h, SLG_F32, N, 2), tw = slg_tensor_2d(w, SLG_F32, COLS, 2);
     slg_tensor ti = slg_tensor_1d(t, SLG_I32, N), td = slg_tensor_2d(d, SLG_F32, N, COLS);
-    slg_tensor te = slg_tensor_2d(e, SLG_F32, N, COLS), tdv = slg_tensor_2d(dv, SLG_F32, N, COLS);
+    slg_tensor te = slg_tensor_2d(e, SLG_F32, N, COLS),
+               tdv = slg_tensor_2d(dv, SLG_F32, N, COLS);
     slg_tensor tdh = slg_tensor_2d(dh, SLG_F32, N, 2);
     slg_logits lx = slg_logits_dense(&tx), lv = slg_logits_dense(&tv);
     slg_logits layer = slg_logits_layer(&th, &tw, NULL);
     slg_targets targets = slg_targets_index(&ti), plain = slg_targets_index(&ti);
     targets.teacher = &lv;
-    FOR_EACH_ISA(ctx, 1) {
+    FOR_EACH_ISA(ctx, 1)
+    {
         slg_uskd_opts o;
         slg_loss_out out = loss_out(NULL, NULL), ce = loss_out(NULL, NULL);
         slg_logits_grad g = dense_grad(&td), ge = dense_grad(&te), gv = dense_grad(&tdv);
@@ -227,10 +242,11 @@ static void test_identities(void **state)
     }
 }
 
-static double few(slg_ctx *ctx, int64_t rows, int64_t cols, const float *x, const float *v, int32_t *t,
-                  const slg_uskd_opts *o, float *d, float *dv)
+static double few(slg_ctx *ctx, int64_t rows, int64_t cols, const float *x, const float *v,
+                  int32_t *t, const slg_uskd_opts *o, float *d, float *dv)
 {
-    slg_tensor tx = slg_tensor_2d(x, SLG_F32, rows, cols), tv = slg_tensor_2d(v, SLG_F32, rows, cols);
+    slg_tensor tx = slg_tensor_2d(x, SLG_F32, rows, cols),
+               tv = slg_tensor_2d(v, SLG_F32, rows, cols);
     slg_tensor ti = slg_tensor_1d(t, SLG_I32, rows), td = slg_tensor_2d(d, SLG_F32, rows, cols);
     slg_tensor tdv = slg_tensor_2d(dv, SLG_F32, rows, cols);
     slg_logits lx = slg_logits_dense(&tx), lv = slg_logits_dense(&tv);
@@ -248,9 +264,11 @@ static void test_edges(void **state)
     const float inf = INFINITY, zero[8] = { 0 };
     float d[8], dv[8], part[2];
     int32_t rank[8], t[2] = { 0, 0 }, other[2] = { 1, -100 };
-    FOR_EACH_ISA(ctx, 1) {
+    FOR_EACH_ISA(ctx, 1)
+    {
         slg_uskd_opts o;
-        slg_tensor to = slg_tensor_1d(part, SLG_F32, 1), ts = slg_tensor_1d(part + 1, SLG_F32, 1);
+        slg_tensor to = slg_tensor_1d(part, SLG_F32, 1),
+                   ts = slg_tensor_1d(part + 1, SLG_F32, 1);
         slg_uskd_opts_init(&o, sizeof o);
         o.other_loss = &to, o.soft_target = &ts;
         slg_uskd_opts none = o;
@@ -271,7 +289,8 @@ static void test_edges(void **state)
         const float bad[8] = { 1, 2, 3, 4, NAN, 1, 2, 3 }, fine[8] = { 1, 2, 3, 4, 4, 3, 2, 1 };
         slg_tensor tr = slg_tensor_2d(rank, SLG_I32, 2, 4);
         o.other_loss = o.soft_target = NULL, o.rank = &tr;
-        assert_true(isnan(few(ctx, 2, 4, bad, fine, t, &o, d, dv)) && isnan(d[0]) && isnan(d[4]));
+        assert_true(isnan(few(ctx, 2, 4, bad, fine, t, &o, d, dv)) && isnan(d[0]) &&
+                    isnan(d[4]));
         assert_true(isnan(dv[4]) && !isnan(dv[0]) && rank[4] == -1 && rank[0] >= 0);
         o.mean_square = 0.5;
         few(ctx, 2, 4, bad, fine, t, &o, d, dv);
@@ -296,7 +315,8 @@ static void test_errors(void **state)
     int32_t t[2] = { 0, 1 };
     slg_tensor tx = slg_tensor_2d(x, SLG_F32, 2, 3), ti = slg_tensor_1d(t, SLG_I32, 2);
     slg_tensor td = slg_tensor_2d(d, SLG_F32, 2, 3), on = slg_tensor_1d(d, SLG_F32, 2);
-    slg_tensor ir = slg_tensor_2d(d, SLG_I32, 2, 3), short_rank = slg_tensor_2d(x, SLG_I32, 2, 2);
+    slg_tensor ir = slg_tensor_2d(d, SLG_I32, 2, 3),
+               short_rank = slg_tensor_2d(x, SLG_I32, 2, 2);
     slg_logits lx = slg_logits_dense(&tx);
     slg_targets targets = slg_targets_index(&ti);
     slg_loss_out out = loss_out(NULL, NULL);
@@ -334,8 +354,10 @@ static void test_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_against_double), cmocka_unit_test(test_identities),
-        cmocka_unit_test(test_edges),          cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_against_double),
+        cmocka_unit_test(test_identities),
+        cmocka_unit_test(test_edges),
+        cmocka_unit_test(test_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

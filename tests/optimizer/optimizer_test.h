@@ -1,6 +1,7 @@
 /*
- * optimizer_test.h - what holds for every update rule, as tests that a rule's file runs with its own
- * options: splits, threads, state as bytes, errors, memory. The rule's file checks the formula.
+ * optimizer_test.h - what holds for every update rule, as tests that a rule's file runs with
+ * its own options: splits, threads, state as bytes, errors, memory. The rule's file checks
+ * the formula.
  */
 #ifndef TESTS_OPTIMIZER_OPTIMIZER_TEST_H
 #define TESTS_OPTIMIZER_OPTIMIZER_TEST_H

@@ -41,7 +41,8 @@ static void reference(const slg_adamw_opts *o, int t, double lr, double scale, d
     *w -= lr * (*m / (1 - pow(o->beta1, t))) / (sqrt(*v / (1 - pow(o->beta2, t))) + o->eps);
 }
 
-/* 200 steps, gradients from 1e-6 to 1e3; the error of a weight in units of its largest value. */
+/* 200 steps, gradients from 1e-6 to 1e3; the error of a weight in units of its largest
+   value. */
 static void test_formula(void **state)
 {
     (void)state;

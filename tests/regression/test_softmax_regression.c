@@ -67,15 +67,18 @@ static void test_derivatives(void **state)
         }
         for (int i = 0; i < D; i++) {
             assert_true(fabs((dx[1][i] - dx[0][i]) / 2e-5 - s->h[i * D + j]) < 1e-7);
-            assert_true(s->h[i * D + j] == s->h[j * D + i] && s->gn[i * D + j] == s->gn[j * D + i]);
+            assert_true(s->h[i * D + j] == s->h[j * D + i] &&
+                        s->gn[i * D + j] == s->gn[j * D + i]);
             hp += s->h[j * D + i] * s->p[i], gp += s->gn[j * D + i] * s->p[i];
         }
         assert_true(fabs(hp - s->hp[j]) < 1e-11 && fabs(gp - s->gp[j]) < 1e-11);
     }
     memcpy(other, s, sizeof *s);
-    for (int i = 0; i < 8; i++) other->t[i].data = (char *)other + ((char *)s->t[i].data - (char *)s);
+    for (int i = 0; i < 8; i++)
+        other->t[i].data = (char *)other + ((char *)s->t[i].data - (char *)s);
     other->out.prob = &other->t[0], other->out.dx = &other->t[1], other->out.da = &other->t[2];
-    other->out.db = &other->t[3], other->out.hessian = &other->t[4], other->out.gauss_newton = &other->t[5];
+    other->out.db = &other->t[3], other->out.hessian = &other->t[4],
+    other->out.gauss_newton = &other->t[5];
     other->out.hessian_p = &other->t[6], other->out.gauss_newton_p = &other->t[7];
     OK(many, slg_softmax_regression(many, &s->ta, &s->tx, &s->tb, &s->tw, &s->tp, &other->out));
     assert_memory_equal(other->dx, s->dx, sizeof s->dx);
@@ -84,7 +87,8 @@ static void test_derivatives(void **state)
     (void)state;
 }
 
-/* A perfect fit: no gradient, and the Hessian is Gauss and Newton's. Shifts, one row, no columns. */
+/* A perfect fit: no gradient, and the Hessian is Gauss and Newton's. Shifts, one row, no
+   columns. */
 static void test_identities(void **state)
 {
     setup *s = zeros(1, sizeof *s);
@@ -109,7 +113,8 @@ static void test_identities(void **state)
     for (int j = 0; j < D; j++) s->a[j] = j ? 0 : -INFINITY; /* z[0] = -inf */
     s->x[0] = 1;
     OK(ctx, CALL());
-    assert_true(s->prob[0] == 0 && s->da[0] == 0 && isfinite(s->dx[0]) && isfinite(s->h[0]) && isfinite(s->hp[0]));
+    assert_true(s->prob[0] == 0 && s->da[0] == 0 && isfinite(s->dx[0]) && isfinite(s->h[0]) &&
+                isfinite(s->hp[0]));
     s->a[0] = INFINITY;
     OK(ctx, CALL());
     assert_true(isnan(s->prob[1]) && isnan(s->out.value) && isnan(s->dx[1]));
@@ -127,9 +132,12 @@ static void test_errors(void **state)
     s->tx.shape[0] = 3;
     assert_int_equal(CALL(), SLG_ERR_SHAPE);
     prepare(s, 4);
-    assert_int_equal(slg_softmax_regression(ctx, &s->ta, &s->tx, &s->tb, NULL, NULL, &s->out), SLG_ERR_NULL);
-    assert_int_equal(slg_softmax_regression(ctx, NULL, &s->tx, &s->tb, NULL, NULL, &s->out), SLG_ERR_NULL);
-    assert_int_equal(slg_softmax_regression(ctx, &s->ta, &s->tx, &s->tb, NULL, NULL, NULL), SLG_ERR_NULL);
+    assert_int_equal(slg_softmax_regression(ctx, &s->ta, &s->tx, &s->tb, NULL, NULL, &s->out),
+                     SLG_ERR_NULL);
+    assert_int_equal(slg_softmax_regression(ctx, NULL, &s->tx, &s->tb, NULL, NULL, &s->out),
+                     SLG_ERR_NULL);
+    assert_int_equal(slg_softmax_regression(ctx, &s->ta, &s->tx, &s->tb, NULL, NULL, NULL),
+                     SLG_ERR_NULL);
     s->t[1].data = s->x;
     assert_int_equal(CALL(), SLG_ERR_STRIDE);
     assert_true(s->prob[0] == 0);

@@ -1,6 +1,7 @@
 /*
- * softmax_calls.h - the functions of softmax.h as a table: what each takes, in which order, and a
- * way to call it with an array of tensors. slg_partial_merge, whose shapes are its own, is missing.
+ * softmax_calls.h - the functions of softmax.h as a table: what each takes, in which order, and
+ * a way to call it with an array of tensors. slg_partial_merge, whose shapes are its own,
+ * is missing.
  */
 #ifndef TESTS_SOFTMAX_SOFTMAX_CALLS_H
 #define TESTS_SOFTMAX_SOFTMAX_CALLS_H
@@ -151,7 +152,8 @@ static inline bool is_output(const operand *with)
 
 static inline bool is_rows(const operand *with) { return with->role <= ROW_OUT; }
 
-/* Values that make sense together: logits, some of them masked; log-sum-exps and pairs above them. */
+/* Values that make sense together: logits, some of them masked; log-sum-exps and pairs above
+   them. */
 static inline float sensible(const operand *with, double uniform, double normal)
 {
     if (is_rows(with)) return uniform < 0.1 ? -INFINITY : (float)(3 * normal);

@@ -1,6 +1,6 @@
 /*
- * softmax_test.h - what the tests of softmax.h share: contexts, arrays of any type and layout with
- * a watch on the memory between their elements, inputs, and the functions in long double.
+ * softmax_test.h - what the tests of softmax.h share: contexts, arrays of any type and layout
+ * with a watch on the memory between their elements, inputs, and the functions in long double.
  */
 #ifndef TESTS_SOFTMAX_SOFTMAX_TEST_H
 #define TESTS_SOFTMAX_SOFTMAX_TEST_H
@@ -48,8 +48,8 @@ static inline slg_ctx *new_ctx(int32_t isa, int32_t threads)
     return ctx;
 }
 
-/* As on a machine with hardly any cache: so that small shapes go the ways of large ones, on any ISA
-   (softmax.c chooses by these numbers). */
+/* As on a machine with hardly any cache: so that small shapes go the ways of large ones, on any
+   ISA (softmax.c chooses by these numbers). */
 static inline slg_ctx *without_caches(slg_ctx *ctx)
 {
     ctx->l2_bytes = ctx->l3_bytes = 1 << 14;
@@ -285,7 +285,7 @@ static inline array random_array(int32_t dtype, int32_t ndim, const int64_t *sha
     return a;
 }
 
-/* ---- The functions ------------------------------------------------------------------------ */
+/* ---- The functions ----------------------------------------------------------------------- */
 
 typedef struct truth { /* of a row; top and sum by x / T */
     long double top, sum, t;
@@ -325,7 +325,8 @@ static inline double true_log_softmax(const truth *w, double x)
     return (double)((long double)x / w->t - w->top - logl(w->sum));
 }
 
-/* Fails, saying where, unless got is want within the error, or both are NaN or the same infinity. */
+/* Fails, saying where, unless got is want within the error, or both are NaN or the same
+   infinity. */
 #define assert_near(got, want, error, ...)                                                     \
     assert_near_at(got, want, error, __FILE__, __LINE__, __VA_ARGS__)
 
@@ -386,8 +387,8 @@ static inline void check_softmax(const array *x, double t, const array *y, const
                                 : softmax_error(y->t.dtype, want) + more * fabs(want);
             if (y->t.dtype == SLG_F16 && want < -65519) want = -INFINITY;
             if (v == -INFINITY && !isnan(want)) error = 0;
-            if (!logs && y->t.dtype == SLG_F32 && got != 0 && fabs(got) < (double)FLT_MIN
-                && machine_flushes())
+            if (!logs && y->t.dtype == SLG_F32 && got != 0 && fabs(got) < (double)FLT_MIN &&
+                machine_flushes())
                 fail_msg("%s T %g: %g is a subnormal number, at column %d of %d", what, t, got,
                          (int)c, (int)cols);
             assert_near(got, want, error, "%s T %g row %d of %d x %d, column %d", what, t,

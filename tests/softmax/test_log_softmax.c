@@ -1,6 +1,7 @@
 /*
- * slg_log_softmax and slg_logsumexp: against long double at all lengths, spreads and temperatures;
- * masks, NaN, infinities; types and layouts; and that they agree with slg_softmax.
+ * slg_log_softmax and slg_logsumexp: against long double at all lengths, spreads and
+ * temperatures; masks, NaN, infinities; types and layouts; and that they agree with
+ * slg_softmax.
  */
 #include "softmax_test.h"
 

@@ -1,6 +1,6 @@
 /*
- * The partial softmax: pairs of pieces, their merge in any grouping, pass 2 of pieces, and exp as a
- * pair. Whatever a row is cut into, it is the row's softmax.
+ * The partial softmax: pairs of pieces, their merge in any grouping, pass 2 of pieces, and exp
+ * as a pair. Whatever a row is cut into, it is the row's softmax.
  */
 #include "softmax_test.h"
 
@@ -388,7 +388,7 @@ static void test_finish_edges(void **state)
     slg_ctx_free(ctx);
 }
 
-/* ---- exp as a pair ------------------------------------------------------------------------ */
+/* ---- exp as a pair ----------------------------------------------------------------------- */
 
 static void test_ext_exp(void **state)
 {

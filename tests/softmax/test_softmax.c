@@ -1,6 +1,6 @@
 /*
- * slg_softmax: every path and algorithm against long double; masks, NaN, infinities; types, layouts,
- * in place; the log-sum-exp beside it; what softmax is invariant to.
+ * slg_softmax: every path and algorithm against long double; masks, NaN, infinities; types,
+ * layouts, in place; the log-sum-exp beside it; what softmax is invariant to.
  */
 #include "softmax_test.h"
 
@@ -206,7 +206,7 @@ static void test_flat_rows(void **state)
     slg_ctx_free(ctxs[0]), slg_ctx_free(ctxs[1]);
 }
 
-/* ---- Values that are no numbers ----------------------------------------------------------- */
+/* ---- Values that are no numbers ---------------------------------------------------------- */
 
 /* Three rows; the middle one gets `value` at first, middle or last, or everywhere but there. */
 static void test_special_values(void **state)
@@ -281,7 +281,8 @@ static void test_one_class_and_none(void **state)
             assert_near((double)lse[i], (double)x[i], 7e-7 + 1e-7 * fabs((double)x[i]),
                         "one class");
         }
-        /* No columns: nothing but the log-sum-exp; no rows: nothing. Memory may be NULL then. */
+        /* No columns: nothing but the log-sum-exp; no rows: nothing. Memory may be NULL
+           then. */
         slg_tensor none = slg_tensor_2d(NULL, SLG_F32, 6, 0),
                    l64 = slg_tensor_1d(wide, SLG_F64, 6);
         for (int i = 0; i < 6; i++) wide[i] = 5;
@@ -297,7 +298,7 @@ static void test_one_class_and_none(void **state)
     slg_ctx_free(ctx);
 }
 
-/* ---- Types and layouts -------------------------------------------------------------------- */
+/* ---- Types and layouts ------------------------------------------------------------------- */
 
 static void test_types_and_layouts(void **state)
 {
@@ -339,7 +340,7 @@ static void test_types_and_layouts(void **state)
     slg_ctx_free(ctx);
 }
 
-/* ---- Invariances -------------------------------------------------------------------------- */
+/* ---- Invariances ------------------------------------------------------------------------- */
 
 static void test_invariances(void **state)
 {

@@ -152,7 +152,7 @@ static void test_masked_and_nan(void **state)
     slg_ctx_free(ctx);
 }
 
-/* ---- Log-sum-exp -------------------------------------------------------------------------- */
+/* ---- Log-sum-exp ------------------------------------------------------------------------- */
 
 static void check_lse_backward(const array *x, const array *lse, const array *dlse, double t,
                                const array *dx)
@@ -207,7 +207,8 @@ static void test_lse_backward(void **state)
     slg_ctx_free(ctx);
 }
 
-/* With the log-sum-exp in double, the gradient is the softmax, however far from 0 the row lies. */
+/* With the log-sum-exp in double, the gradient is the softmax, however far from 0 the row
+   lies. */
 static void test_lse_backward_is_softmax(void **state)
 {
     slg_ctx *ctx = ctx_of(state);
@@ -258,7 +259,7 @@ static void test_lse_backward_odd_rows(void **state)
     slg_ctx_free(ctx);
 }
 
-/* ---- Finite differences ------------------------------------------------------------------- */
+/* ---- Finite differences ------------------------------------------------------------------ */
 
 enum { FD = 45 };
 typedef struct problem {

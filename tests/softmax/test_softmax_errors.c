@@ -1,7 +1,7 @@
 /*
- * Every refusal of every function of softmax.h: the status, a message that names the function, the
- * argument and its numbers, and outputs that nobody touched. A table says what each function takes;
- * each mistake is made with each operand for which it is one.
+ * Every refusal of every function of softmax.h: the status, a message that names the function,
+ * the argument and its numbers, and outputs that nobody touched. A table says what each
+ * function takes; each mistake is made with each operand for which it is one.
  */
 #include "softmax_test.h"
 
@@ -9,7 +9,7 @@
 
 enum { ROWS = 3, COLS = 5 };
 
-/* ---- A call that would succeed ------------------------------------------------------------ */
+/* ---- A call that would succeed ----------------------------------------------------------- */
 
 static slg_ctx *ctx;
 static double memory[OPERANDS][64], before[OPERANDS][64]; /* operands start in the middle */
@@ -96,7 +96,7 @@ static void test_good_calls(void **state)
     }
 }
 
-/* ---- Operands ----------------------------------------------------------------------------- */
+/* ---- Operands ---------------------------------------------------------------------------- */
 
 static void test_null(void **state)
 {
@@ -166,7 +166,8 @@ static void test_shapes(void **state)
         prepare(f);
         tensors[i].shape[last] = INT64_MIN;
         refused(SLG_ERR_SHAPE, name, "-9223372036854775808");
-        /* Another shape than its fellows. One of the two is named first; x is not always the wrong one. */
+        /* Another shape than its fellows. One of the two is named first; x is not always
+           the wrong one. */
         prepare(f);
         if (rows) {
             tensors[i].shape[1] = COLS - 1;
@@ -291,7 +292,7 @@ static void test_one_element(void **state)
     assert_true(x == 1 && a == 7 && b == 8);
 }
 
-/* ---- Options ------------------------------------------------------------------------------ */
+/* ---- Options ----------------------------------------------------------------------------- */
 
 static void test_option_values(void **state)
 {
@@ -369,7 +370,7 @@ static void test_option_sizes(void **state)
     slg_softmax_opts_init(NULL, sizeof o);
 }
 
-/* ---- Merge -------------------------------------------------------------------------------- */
+/* ---- Merge ------------------------------------------------------------------------------- */
 
 static double pieces[2][24], merged[3][8], merged_before[3][8];
 
@@ -449,7 +450,7 @@ static void test_merge(void **state)
     ok(slg_partial_merge(ctx, &m, &n, NULL, NULL, NULL));
 }
 
-/* ---- Memory ------------------------------------------------------------------------------- */
+/* ---- Memory ------------------------------------------------------------------------------ */
 
 static bool no_memory;
 
@@ -466,7 +467,8 @@ static void give_back(void *user, void *p)
     free(p);
 }
 
-/* What needs scratch: a named algorithm on rows that are no plain floats; a row split over threads. */
+/* What needs scratch: a named algorithm on rows that are no plain floats; a row split over
+   threads. */
 static void test_out_of_memory(void **state)
 {
     (void)state;

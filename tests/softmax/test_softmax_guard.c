@@ -1,6 +1,6 @@
 /*
- * No function of softmax.h touches a byte outside of the views it is given: each operand ends where
- * a page without access begins, or starts where one ends; inputs cannot be written.
+ * No function of softmax.h touches a byte outside of the views it is given: each operand ends
+ * where a page without access begins, or starts where one ends; inputs cannot be written.
  */
 #include "softmax_test.h"
 
@@ -9,8 +9,8 @@
 
 enum { MAX_COLS = 65 };
 
-/* How a [rows, cols] or [rows] operand lies in its buffer: elements from one column to the next and
-   from the end of one row to the start of the next. */
+/* How a [rows, cols] or [rows] operand lies in its buffer: elements from one column to the next
+   and from the end of one row to the start of the next. */
 static const struct {
     int64_t col, gap;
 } layouts[] = { { 1, 0 }, { 1, 3 }, { 2, 1 }, { -1, 0 }, { -2, 5 }, { 3, -2 } };
@@ -23,7 +23,8 @@ static size_t span(const slg_tensor *t) /* elements from the first to the last *
     return n;
 }
 
-/* A tensor that fills its guarded buffer to both ends; what lies between its elements is left. */
+/* A tensor that fills its guarded buffer to both ends; what lies between its elements
+   is left. */
 static slg_tensor guarded(guard *g, int32_t dtype, bool is_matrix, int64_t rows, int64_t cols,
                           size_t layout, enum guard_side side)
 {

@@ -1,6 +1,6 @@
 /*
- * What must not depend on threads, on calls before, or on the caller's floating-point mode: results,
- * to the bit; and what must be as it was after a call: the mode, and the allocator.
+ * What must not depend on threads, on calls before, or on the caller's floating-point mode:
+ * results, to the bit; and what must be as it was after a call: the mode, and the allocator.
  */
 #include "softmax_test.h"
 
@@ -14,7 +14,7 @@
 enum { MAX_THREADS = 4 };
 static const int32_t thread_counts[MAX_THREADS] = { 1, 2, 3, 8 };
 
-/* ---- One call, with memory of its own ----------------------------------------------------- */
+/* ---- One call, with memory of its own ---------------------------------------------------- */
 
 typedef struct call {
     const function *f;
@@ -95,7 +95,7 @@ static void assert_results(const call *c, const unsigned char *want, const char 
     free(got);
 }
 
-/* ---- Any number of threads ---------------------------------------------------------------- */
+/* ---- Any number of threads --------------------------------------------------------------- */
 
 /* A host that runs what it is given backwards, on one thread. */
 static void backwards(void *user, int64_t n, slg_parallel_fn fn, void *arg)
@@ -170,7 +170,7 @@ static void same_bits(void **state, bool caches)
 static void test_same_bits(void **state) { same_bits(state, true); }
 static void test_same_bits_past_the_caches(void **state) { same_bits(state, false); }
 
-/* ---- Calls again, and memory -------------------------------------------------------------- */
+/* ---- Calls again, and memory ------------------------------------------------------------- */
 
 static int allocations;
 
@@ -216,7 +216,7 @@ static void test_second_call_allocates_nothing(void **state)
     }
 }
 
-/* ---- The caller's floating-point mode ------------------------------------------------------ */
+/* ---- The caller's floating-point mode ---------------------------------------------------- */
 
 #if defined(__SSE__)
 
