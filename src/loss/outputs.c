@@ -14,12 +14,6 @@ void slg_loss_out_init(slg_loss_out *out, size_t size)
     options_init(out, size, &out_defaults, sizeof out_defaults);
 }
 
-/* Also where both are the very same view, which tensor_clash lets pass. */
-static bool shares(const slg_tensor *a, const slg_tensor *b)
-{
-    return a && b && (tensor_clash(a, b) || (a->data == b->data && tensor_size(a) > 0));
-}
-
 static slg_status open_out_rows(loss_call *c, const char *name, const slg_tensor *t,
                                 const slg_targets *targets, const slg_logits *l, rows *out)
 {
@@ -27,9 +21,11 @@ static slg_status open_out_rows(loss_call *c, const char *name, const slg_tensor
     slg_ctx *ctx = c->ctx;
     SLG_TRY(tensor_out(ctx, name, t, DT_F32 | DT_F64, 1, 1));
     SLG_TRY(tensor_shape_is(ctx, name, t, 1, &c->src.rows));
-    const slg_tensor *in[] = { l->dense, l->hidden, l->weight, l->bias, l->mask };
+    const slg_tensor *in[] = { l->dense, l->hidden, l->weight,
+                               l->bias,  l->mask,   l->row_temperature };
     bool clash = targets_clash(targets, t);
-    for (size_t i = 0; i < 5; i++) clash = clash || shares(t, in[i]);
+    for (size_t i = 0; i < sizeof in / sizeof *in; i++)
+        clash = clash || outputs_clash(t, in[i]);
     if (clash) return slg_fail(ctx, SLG_ERR_STRIDE, "%s overlaps an input", name);
     *out = rows_per_row(t);
     return SLG_OK;
@@ -52,14 +48,14 @@ slg_status loss_open_out(loss_call *c, const slg_loss_out *given, const slg_targ
                         c->out.reserved);
     SLG_TRY(open_out_rows(c, "out.loss", c->out.loss, targets, &l, &c->loss_rows));
     SLG_TRY(open_out_rows(c, "out.lse", c->out.lse, targets, &l, &c->lse_rows));
-    if (shares(c->out.loss, c->out.lse))
+    if (outputs_clash(c->out.loss, c->out.lse))
         return slg_fail(c->ctx, SLG_ERR_STRIDE, "out.loss and out.lse overlap");
     const slg_tensor *d[] = { g.dlogits, g.dhidden, g.dweight, g.dbias };
     for (size_t i = 0; i < 4; i++) {
         if (!d[i]) continue;
         if (targets_clash(targets, d[i]))
             return slg_fail(c->ctx, SLG_ERR_STRIDE, "a gradient overlaps a target tensor");
-        if (shares(d[i], c->out.loss) || shares(d[i], c->out.lse))
+        if (outputs_clash(d[i], c->out.loss) || outputs_clash(d[i], c->out.lse))
             return slg_fail(c->ctx, SLG_ERR_STRIDE, "a gradient overlaps out.loss or out.lse");
     }
     return SLG_OK;
@@ -78,12 +74,14 @@ slg_status loss_open_apart(loss_call *c, const char *name, const slg_tensor *t)
         SLG_TRY(options_read(c->ctx, "grad", c->given_teacher_grad, &h, sizeof h));
     const slg_tensor *in[] = { l.dense, l.hidden, l.weight, l.bias, l.mask, l.row_temperature };
     bool clash = targets_clash(c->given_targets, t);
-    for (size_t j = 0; j < sizeof in / sizeof *in; j++) clash = clash || shares(t, in[j]);
+    for (size_t j = 0; j < sizeof in / sizeof *in; j++)
+        clash = clash || outputs_clash(t, in[j]);
     if (clash) return slg_fail(c->ctx, SLG_ERR_STRIDE, "%s overlaps an input", name);
     const slg_tensor *out[] = { g.dlogits,  g.dhidden, g.dweight, g.dbias,   c->out.loss,
                                 c->out.lse, h.dlogits, h.dhidden, h.dweight, h.dbias };
-    for (size_t j = 0; j < sizeof out / sizeof *out; j++) clash = clash || shares(t, out[j]);
-    for (int j = 0; j < LOSS_EXTRA; j++) clash = clash || shares(t, c->extra_tensor[j]);
+    for (size_t j = 0; j < sizeof out / sizeof *out; j++)
+        clash = clash || outputs_clash(t, out[j]);
+    for (int j = 0; j < LOSS_EXTRA; j++) clash = clash || outputs_clash(t, c->extra_tensor[j]);
     if (clash) return slg_fail(c->ctx, SLG_ERR_STRIDE, "%s overlaps another output", name);
     return SLG_OK;
 }
@@ -129,7 +127,7 @@ slg_status loss_open_teacher_grad(loss_call *c, const slg_logits_grad *given)
     };
     for (size_t i = 0; i < 4; i++)
         for (size_t j = 0; j < sizeof others / sizeof *others; j++)
-            if (shares(d[i], others[j]))
+            if (outputs_clash(d[i], others[j]))
                 return slg_fail(
                     c->ctx, SLG_ERR_STRIDE,
                     "a gradient of the teacher overlaps another tensor of the call");
@@ -141,8 +139,8 @@ slg_status loss_check_input(loss_call *c, const char *name, const slg_tensor *t)
 {
     const slg_tensor *d[4];
     SLG_TRY(grad_tensors(c, c->given_grad, d));
-    bool clash = shares(t, c->out.loss) || shares(t, c->out.lse);
-    for (size_t i = 0; i < 4; i++) clash = clash || shares(t, d[i]);
+    bool clash = outputs_clash(t, c->out.loss) || outputs_clash(t, c->out.lse);
+    for (size_t i = 0; i < 4; i++) clash = clash || outputs_clash(t, d[i]);
     if (clash) return slg_fail(c->ctx, SLG_ERR_STRIDE, "%s overlaps an output", name);
     return SLG_OK;
 }

@@ -287,8 +287,8 @@ static slg_status open_grad(slg_ctx *ctx, const char *name, const slg_tensor *t,
     SLG_TRY(tensor_out(ctx, name, t, dtypes, ndim, ndim));
     SLG_TRY(tensor_shape_is(ctx, name, t, ndim, shape));
     const slg_tensor *in[] = { l->hidden, l->weight, l->bias, l->mask, l->row_temperature };
-    for (size_t i = 0; i < 5; i++)
-        if (in[i] && (tensor_clash(t, in[i]) || (t->data == in[i]->data && t->data)))
+    for (size_t i = 0; i < sizeof in / sizeof *in; i++)
+        if (outputs_clash(t, in[i]))
             return slg_fail(ctx, SLG_ERR_STRIDE, "%s overlaps an input", name);
     *out = rows_of(t);
     return SLG_OK;
@@ -304,11 +304,13 @@ static slg_status grad_dense(slg_ctx *ctx, const slg_logits_grad *given, const s
     const int64_t shape[2] = { s->rows, s->cols };
     SLG_TRY(tensor_out(ctx, "grad.dlogits", given->dlogits, DT_ROW, 2, 2));
     SLG_TRY(tensor_shape_is(ctx, "grad.dlogits", given->dlogits, 2, shape));
-    if (tensor_clash(given->dlogits, l->dense) ||
-        (l->mask && tensor_clash(given->dlogits, l->mask)))
-        return slg_fail(
-            ctx, SLG_ERR_STRIDE,
-            "grad.dlogits overlaps logits.dense, and is not the same view, or the mask");
+    if (tensor_clash(given->dlogits, l->dense))
+        return slg_fail(ctx, SLG_ERR_STRIDE,
+                        "grad.dlogits overlaps logits.dense, and is not the same view");
+    if (outputs_clash(given->dlogits, l->mask) ||
+        outputs_clash(given->dlogits, l->row_temperature))
+        return slg_fail(ctx, SLG_ERR_STRIDE,
+                        "grad.dlogits overlaps logits.mask or logits.row_temperature");
     g->dlogits = rows_of(given->dlogits);
     g->in_place = given->dlogits->data == l->dense->data;
     if (g->in_place && g->accumulate_input && tensor_size(l->dense) > 0)

@@ -11,6 +11,7 @@ enum kind { DENSE, PROB, FUSED };
 typedef struct world {
     /* Memory of everything; outputs come after. */
     float x[ROWS * COLS], q[ROWS * COLS], row_w[ROWS], class_w[COLS], mask_w[COLS];
+    float tau_w[ROWS];
     float hidden_w[ROWS * DIM], weight_w[COLS * DIM], bias_w[COLS];
     int64_t index_w[ROWS];
     struct outputs {
@@ -18,7 +19,7 @@ typedef struct world {
         float dbias[COLS];
     } y;
     slg_tensor dense, prob, index, row_weight, class_weight, mask, hidden, weight, bias;
-    slg_tensor dlogits, loss, lse, dhidden, dweight, dbias;
+    slg_tensor row_temperature, dlogits, loss, lse, dhidden, dweight, dbias;
     slg_logits logits;
     slg_targets targets;
     slg_cross_entropy_opts opts;
@@ -34,7 +35,7 @@ static void world_init(world *w, enum kind kind)
     memset(w, 0, sizeof *w);
     for (int i = 0; i < ROWS * COLS; i++)
         w->x[i] = (float)i / 7, w->q[i] = i % COLS == 2 ? 1 : 0;
-    for (int i = 0; i < ROWS; i++) w->row_w[i] = 1, w->index_w[i] = i;
+    for (int i = 0; i < ROWS; i++) w->row_w[i] = w->tau_w[i] = 1, w->index_w[i] = i;
     for (int i = 0; i < COLS; i++) w->class_w[i] = w->mask_w[i] = 1, w->bias_w[i] = 0.5f;
     for (int i = 0; i < ROWS * DIM; i++) w->hidden_w[i] = (float)i / 5;
     for (int i = 0; i < COLS * DIM; i++) w->weight_w[i] = (float)(i % 4);
@@ -45,6 +46,7 @@ static void world_init(world *w, enum kind kind)
     w->row_weight = slg_tensor_1d(w->row_w, SLG_F32, ROWS);
     w->class_weight = slg_tensor_1d(w->class_w, SLG_F32, COLS);
     w->mask = slg_tensor_1d(w->mask_w, SLG_F32, COLS);
+    w->row_temperature = slg_tensor_1d(w->tau_w, SLG_F32, ROWS);
     w->hidden = slg_tensor_2d(w->hidden_w, SLG_F32, ROWS, DIM);
     w->weight = slg_tensor_2d(w->weight_w, SLG_F32, COLS, DIM);
     w->bias = slg_tensor_1d(w->bias_w, SLG_F32, COLS);
@@ -60,6 +62,7 @@ static void world_init(world *w, enum kind kind)
     slg_loss_out_init(&w->out, sizeof w->out);
     slg_logits_grad_init(&w->grad, sizeof w->grad);
     w->logits.mask = &w->mask;
+    w->logits.row_temperature = &w->row_temperature;
     w->targets.row_weight = &w->row_weight;
     w->targets.class_weight = &w->class_weight;
     w->out.loss = &w->loss, w->out.lse = &w->lse;
@@ -140,7 +143,7 @@ static void test_accepted(void **state)
         enum kind kind = (enum kind)k;
         ACCEPTED(kind, (void)0);
         ACCEPTED(kind, w.out.loss = w.out.lse = NULL);
-        ACCEPTED(kind, w.logits.mask = NULL;
+        ACCEPTED(kind, w.logits.mask = NULL; w.logits.row_temperature = NULL;
                  w.targets.row_weight = w.targets.class_weight = NULL);
         ACCEPTED(kind, w.logits.temperature = 1e-3; w.logits.softcap = 1e30);
         ACCEPTED(kind, w.logits.softcap = 1e-30);
@@ -342,7 +345,7 @@ static void test_stride(void **state)
     /* Gradients over inputs. */
     REFUSED(DENSE, SLG_ERR_STRIDE, "grad.dlogits|logits.dense", w.dlogits.data = w.x + 1;
             w.dlogits.shape[0] = w.dense.shape[0] = w.index.shape[0] = w.row_weight.shape[0] =
-                3;
+                w.row_temperature.shape[0] = 3;
             w.loss.shape[0] = w.lse.shape[0] = 3);
     REFUSED(DENSE, SLG_ERR_STRIDE, "grad.dlogits|logits.dense",
             w.dlogits.data = w.x; /* transposed */
@@ -358,6 +361,19 @@ static void test_stride(void **state)
     REFUSED(FUSED, SLG_ERR_STRIDE, "grad.dweight|input", w.dweight.data = w.weight_w);
     REFUSED(FUSED, SLG_ERR_STRIDE, "grad.dbias|input", w.dbias.data = w.bias_w);
     REFUSED(FUSED, SLG_ERR_STRIDE, "grad.dbias|input", w.dbias.data = w.mask_w);
+    REFUSED(DENSE, SLG_ERR_STRIDE, "grad.dlogits|mask", w.mask.data = w.y.dx + 2);
+    REFUSED(DENSE, SLG_ERR_STRIDE, "grad.dlogits|row_temperature",
+            w.row_temperature.data = w.y.dx + COLS);
+    REFUSED(DENSE, SLG_ERR_STRIDE, "grad.dlogits|row_temperature",
+            w.row_temperature.data = w.x + COLS; /* in place: a column of the logits */
+            w.row_temperature.stride[0] = COLS / 2; w.dlogits.data = w.x);
+    REFUSED(DENSE, SLG_ERR_STRIDE, "grad.dlogits|row_temperature", /* one column */
+            w.dense.shape[1] = w.dlogits.shape[1] = w.mask.shape[0] = 1;
+            w.class_weight.shape[0] = 1; memset(w.index_w, 0, sizeof w.index_w);
+            w.row_temperature.data = w.y.dx; w.row_temperature.stride[0] = COLS);
+    REFUSED(FUSED, SLG_ERR_STRIDE, "grad.dhidden|input", w.row_temperature.data = w.y.dhidden);
+    REFUSED(FUSED, SLG_ERR_STRIDE, "grad.dweight|input", w.row_temperature.data = w.y.dweight);
+    REFUSED(FUSED, SLG_ERR_STRIDE, "grad.dbias|input", w.row_temperature.data = w.y.dbias + 1);
     REFUSED(FUSED, SLG_ERR_STRIDE, "gradient|target", w.dbias.data = w.class_w);
     /* Outputs over each other: also as the very same view. */
     REFUSED(FUSED, SLG_ERR_STRIDE, "overlap", w.dweight.data = w.y.dhidden);
@@ -367,8 +383,8 @@ static void test_stride(void **state)
     REFUSED(DENSE, SLG_ERR_STRIDE, "gradient|out.loss", w.loss.data = w.y.dx + 5);
     REFUSED(FUSED, SLG_ERR_STRIDE, "gradient|out.lse", w.lse.data = w.y.dbias);
     REFUSED(FUSED, SLG_ERR_STRIDE, "gradient|out.loss", /* rows == cols: the same view */
-            w.hidden.shape[0] = w.index.shape[0] = w.row_weight.shape[0] = w.dhidden.shape[0] =
-                3;
+            w.hidden.shape[0] = w.index.shape[0] = w.row_weight.shape[0] =
+                w.row_temperature.shape[0] = w.dhidden.shape[0] = 3;
             w.weight.shape[0] = w.bias.shape[0] = w.mask.shape[0] = w.class_weight.shape[0] = 3;
             w.dweight.shape[0] = w.dbias.shape[0] = w.loss.shape[0] = w.lse.shape[0] = 3;
             w.loss.data = w.y.dbias);
@@ -377,6 +393,10 @@ static void test_stride(void **state)
     REFUSED(DENSE, SLG_ERR_STRIDE, "out.lse|input", w.lse.data = w.row_w);
     REFUSED(DENSE, SLG_ERR_STRIDE, "out.lse|input", w.lse.data = w.index_w);
     REFUSED(DENSE, SLG_ERR_STRIDE, "out.lse|input", w.lse.data = w.mask_w);
+    REFUSED(DENSE, SLG_ERR_STRIDE, "out.lse|input", w.lse.data = w.tau_w);
+    REFUSED(DENSE, SLG_ERR_STRIDE, "out.loss|input", w.loss.data = w.tau_w + 1);
+    REFUSED(FUSED, SLG_ERR_STRIDE, "out.loss|input", w.loss.data = w.tau_w);
+    REFUSED(FUSED, SLG_ERR_STRIDE, "out.lse|input", w.row_temperature.data = w.y.lse);
     REFUSED(PROB, SLG_ERR_STRIDE, "out.loss|input", w.loss.data = w.q);
     REFUSED(FUSED, SLG_ERR_STRIDE, "out.loss|input", w.loss.data = w.hidden_w);
     REFUSED(FUSED, SLG_ERR_STRIDE, "out.loss|input", w.loss.data = w.weight_w + 7);
