@@ -128,6 +128,19 @@ static void read_copy_nt_part(const floats *f, int64_t n)
     copy_nt_part(f, n);
 }
 
+/* The same again, to w. */
+static void copy_nt_2_part(const floats *f, int64_t n)
+{
+    copy_nt_part(f, n);
+    copy_nt_part(&(floats){ .x = f->x, .y = f->w, .knob = f->knob }, n);
+}
+
+static void read_copy_nt_2_part(const floats *f, int64_t n)
+{
+    read_part(f, n);
+    copy_nt_2_part(f, n);
+}
+
 static volatile float nothing = 0.0f; /* not known to the compiler */
 
 static void add_scaled(float *y, const float *x, vec a, int64_t n)
@@ -189,7 +202,8 @@ static void split_run(const race *r, part_fn *fn, floats f, int64_t n, int64_t t
         floats here = f;
         here.x += from;
         if (f.y) here.y += from;
-        if (f.w) here.w += from, here.m += from, here.v += from;
+        if (f.w) here.w += from;
+        if (f.m) here.m += from, here.v += from;
         parts[i] = (part){ fn, here, to - from, times, threads, &arrived };
         if (i > 0 && pthread_create(&id[i], NULL, part_run, &parts[i])) abort();
     }
@@ -252,20 +266,30 @@ static void *stream28_prepare(race *r, const char *arg)
 
 static void stream_release(race *r, void *state) { (void)r, free(state); }
 
-#define STREAM_FLOOR(name, text)                                                               \
+#define STREAM_FLOOR(name, text, make)                                                         \
     static void *name##_prepare(race *r, const char *arg)                                      \
     {                                                                                          \
         (void)arg;                                                                             \
-        return stream_prepare(r, name##_part);                                                 \
+        return make(r, name##_part);                                                           \
     }                                                                                          \
     const candidate floor_##name = { text,       FLOOR, NULL,           name##_prepare,        \
                                      stream_run, NULL,  stream_release, NULL };
-STREAM_FLOOR(read, "read")
-STREAM_FLOOR(copy, "copy")
-STREAM_FLOOR(copy_nt, "copy-nt")
-STREAM_FLOOR(fill_nt, "fill-nt")
-STREAM_FLOOR(read_copy, "read+copy")
-STREAM_FLOOR(read_copy_nt, "read+copy-nt")
+STREAM_FLOOR(read, "read", stream_prepare)
+STREAM_FLOOR(copy, "copy", stream_prepare)
+STREAM_FLOOR(copy_nt, "copy-nt", stream_prepare)
+STREAM_FLOOR(fill_nt, "fill-nt", stream_prepare)
+STREAM_FLOOR(read_copy, "read+copy", stream_prepare)
+STREAM_FLOOR(read_copy_nt, "read+copy-nt", stream_prepare)
+
+/* With gradients for two matrices. */
+static void *stream_prepare_2(race *r, part_fn *fn)
+{
+    floats f = { .x = r->x, .y = r->y, .w = r->dother };
+    return r->dother ? stream_make(r, fn, f, r->rows * r->cols, 0, AHEAD) : NULL;
+}
+
+STREAM_FLOOR(copy_nt_2, "copy-nt-twice", stream_prepare_2)
+STREAM_FLOOR(read_copy_nt_2, "read+copy-nt-twice", stream_prepare_2)
 
 const candidate floor_stream28 = { "stream28", FLOOR, NULL,           stream28_prepare,
                                    stream_run, NULL,  stream_release, NULL };
@@ -318,8 +342,7 @@ static void issue_run(race *r, void *state, int64_t times)
 static void *issue_prepare(race *r, const char *arg) { return (void)r, (void)arg, NULL; }
 #endif
 
-/* exp and accumulate: 9 instructions on two ports for 16 elements (performance.md,
-   "Limits"). */
+/* exp and accumulate: 9 instructions on two ports for 16 elements. */
 static double issue_scale(const race *r)
 {
     return 4.5 * (double)(r->rows * r->cols) / 16 / CLOCK_CYCLES;
@@ -346,7 +369,7 @@ double clock_ghz(void)
 
 typedef struct gemms {
     int64_t block;
-    float *logits;
+    float *logits, *teacher;
 } gemms;
 
 /* The blocks of rows that the library took, which has run before: from its scratch. */
@@ -357,23 +380,29 @@ static void *gemms_prepare(race *r, const char *arg)
     (void)arg;
     slg_ctx_info(r->ctx, &info);
     s->block = info.scratch_peak_bytes / (r->cols * (int64_t)sizeof(float));
+    if (r->teacher_hidden) s->block /= 2;
     if (s->block > 64) s->block -= s->block % 64;
     if (s->block > r->rows) s->block = r->rows;
     if (s->block < 1) s->block = 1;
     s->logits = race_floats(r, s->block * r->cols);
+    if (r->teacher_hidden) s->teacher = race_floats(r, s->block * r->cols);
     return s;
 }
 
 static void gemms_run(race *r, void *state, int64_t times)
 {
     const gemms *s = state;
-    int cols = (int)r->cols, dim = (int)r->dim;
+    int cols = (int)r->cols, dim = (int)r->dim, wide = (int)r->teacher_dim;
     while (times--) {
         for (int64_t at = 0; at < r->rows; at += s->block) {
             int rows = (int)(r->rows - at < s->block ? r->rows - at : s->block);
             const float *h = r->hidden + at * dim;
             cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, cols, dim, 1.0f, h, dim,
                         r->weight, dim, 0.0f, s->logits, cols);
+            if (s->teacher)
+                cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, cols, wide, 1.0f,
+                            r->teacher_hidden + at * wide, wide, r->teacher_weight, wide, 0.0f,
+                            s->teacher, cols);
             cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, rows, dim, cols, 1.0f,
                         s->logits, cols, r->weight, dim, 0.0f, r->dhidden + at * dim, dim);
             cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, cols, dim, rows, 1.0f,

@@ -78,7 +78,7 @@ static double logsumexp_check(race *r)
     return worst;
 }
 
-static double cross_entropy_check(race *r)
+double cross_entropy_check(race *r)
 {
     double worst = 0, loss = 0;
     int64_t bad = 0;
@@ -94,7 +94,7 @@ static double cross_entropy_check(race *r)
 
 /* ---- Output layer and cross-entropy ----------------------------------------------------- */
 
-static void linear_setup(race *r)
+void linear_setup(race *r)
 {
     if (r->quick) r->rows = 128, r->dim = 128, r->cols = 4096;
     r->hidden = race_floats(r, r->rows * r->dim);
@@ -107,7 +107,7 @@ static void linear_setup(race *r)
     fill_targets(r);
 }
 
-static void linear_reset(race *r)
+void linear_reset(race *r)
 {
     memset(r->dhidden, 0xFF, (size_t)(r->rows * r->dim) * sizeof(float));
     memset(r->dweight, 0xFF, (size_t)(r->cols * r->dim) * sizeof(float));
@@ -142,19 +142,21 @@ static double token_error(race *r, int64_t t, double *logits)
     return worst;
 }
 
-/*
- * A few tokens' dhidden in full. dweight as a whole: <dweight, weight> and <dhidden, hidden>
- * are both the sum of dlogits * logits.
- */
+double linear_products_error(const race *r)
+{
+    double a = dot(r->cols * r->dim, r->dweight, r->weight);
+    double b = dot(r->rows * r->dim, r->dhidden, r->hidden);
+    return fabs(a - b) / (1 + fabs(b));
+}
+
+/* A few tokens' dhidden in full, dweight as a whole. */
 static double linear_check(race *r)
 {
     double *logits = malloc((size_t)r->cols * sizeof *logits), worst = 0;
     for (int64_t i = 0; i < 4 && !isnan(worst); i++)
         worst = worse(worst, token_error(r, i * (r->rows - 1) / 3, logits));
     free(logits);
-    double a = dot(r->cols * r->dim, r->dweight, r->weight);
-    double b = dot(r->rows * r->dim, r->dhidden, r->hidden);
-    return worse(worst, fabs(a - b) / (1 + fabs(b)));
+    return worse(worst, linear_products_error(r));
 }
 
 /* ---- AdamW ------------------------------------------------------------------------------ */

@@ -208,7 +208,7 @@ static void *linear_prepare(race *r, const char *arg)
     return s;
 }
 
-static void linear_fetch(race *r, void *state)
+void scratch_memory(race *r, void *state)
 {
     slg_ctx_info_t info = { .size = sizeof info };
     (void)state;
@@ -217,7 +217,7 @@ static void linear_fetch(race *r, void *state)
 }
 
 const candidate ours_linear = {
-    "ours", OURS, NULL, linear_prepare, cross_entropy_run, linear_fetch, free_state, NULL
+    "ours", OURS, NULL, linear_prepare, cross_entropy_run, scratch_memory, free_state, NULL
 };
 
 /* ---- AdamW ------------------------------------------------------------------------------ */

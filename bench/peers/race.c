@@ -69,6 +69,7 @@ static void check(race *r, entry *e)
     const operation *o = r->w->op;
     if (e->c->role == FLOOR) return;
     if (e->c->fetch) e->c->fetch(r, e->state);
+    r->checked = e->c;
     e->error = o->check(r);
     e->checked = true;
     e->wrong = !(e->error <= o->tolerance);
@@ -81,6 +82,7 @@ static void enter(race *r, const candidate *c, result *res)
     r->why = NULL;
     r->loss = r->memory = NAN;
     r->own_outputs = 0;
+    r->part = 0;
     double before = peak_reset();
     void *state = c->prepare(r, c->arg);
     if (!state) {
@@ -88,11 +90,12 @@ static void enter(race *r, const candidate *c, result *res)
         if (res->num_field == 0) res->failed = true; /* the library itself */
         return;
     }
-    *e = (entry){ .c = c, .state = state, .error = NAN, .ratio = NAN };
+    *e = (entry){ .c = c, .state = state, .error = NAN, .ratio = NAN, .part = r->part };
     if (c->role != FLOOR && r->w->op->reset) r->w->op->reset(r);
     c->run(r, state, 1);
     e->memory = fmax(status_bytes("VmHWM") - before - r->own_outputs, 0);
     if (isnan(before)) e->memory = NAN;
+    e->resident = e->memory;
     check(r, e);
     e->memory_counted = !isnan(r->memory);
     if (e->memory_counted) e->memory = r->memory;
@@ -163,6 +166,8 @@ static double goal_value(const result *res, const goal *g)
 {
     const entry *ours = &res->field[0], *of = result_find(res, g->of);
     if (g->kind == AT_MOST) return of ? 1.0 / of->ratio : NAN;
+    if (g->kind == LESS_MEMORY && !strcmp(g->of, "logits"))
+        return (double)(res->rows * res->cols) * sizeof(float) / ours->memory;
     if (g->kind == LESS_MEMORY) return of ? of->memory / ours->memory : NAN;
     double best = NAN;
     bool any = !strcmp(g->of, "best");
@@ -197,6 +202,7 @@ static void trials(race *r, result *res)
         for (int i = 0; i < res->num_field; i++) {
             entry *e = &res->field[i];
             double scale = e->c->scale ? e->c->scale(r) : 1;
+            if (e->part) scale *= (double)r->rows / (double)e->part;
             e->sample[t] = sample(r, e) / (double)e->inner * scale;
             e->trials = t + 1;
         }

@@ -5,7 +5,7 @@
  *
  * To add a peer: a candidate {name, role, argument, prepare, run, fetch, release} in a file of
  * its own or in the file of its library, a line in race.h, and a place in the fields of ops.c.
- * To add a workload: a line in workloads.c.
+ * To add a workload: a line in workloads.c; a loss: see losses.c.
  */
 #ifndef PEERS_RACE_H
 #define PEERS_RACE_H
@@ -32,7 +32,7 @@ typedef enum goal_kind {
        name begins so. */
     FASTER,
     AT_MOST,    /* ours / time of floor `of`, at most */
-    LESS_MEMORY /* extra memory of `of` / ours, at least */
+    LESS_MEMORY /* extra memory of `of` / ours, at least. "logits": rows x cols floats */
 } goal_kind;
 
 typedef struct goal {
@@ -44,6 +44,7 @@ typedef struct goal {
 typedef struct workload {
     const char *name;
     const struct operation *op;
+    const char *loss; /* of op_loss and op_fused_loss: its name in losses.c */
     int64_t rows, cols, dim;
     int32_t threads;
     int32_t isa; /* slg_isa: the library's, and that of the plain loops */
@@ -63,11 +64,18 @@ typedef struct race {
     double *lse, *lse_normal; /* [rows] float64 reference for x and for x_normal */
     float *row_out;           /* [rows] */
     float *hidden, *weight, *dhidden, *dweight;
-    float *grad, *m, *v, *start; /* of optimizers */
-    double loss;                 /* as the last candidate found it */
+    float *teacher_hidden, *teacher_weight; /* [rows, teacher_dim], [cols, teacher_dim] */
+    int64_t teacher_dim;
+    float *prob, *row_tau;    /* of losses: distributions, and a number for each row */
+    float *dother;            /* the gradient of a second matrix; NULL: none wanted */
+    float *kept, *kept_other; /* y and dother as the library wrote them, loss_part rows */
+    const struct candidate *checked; /* whose results a check looks at */
+    float *grad, *m, *v, *start;     /* of optimizers */
+    double loss;                     /* as the last candidate found it */
     double memory;      /* as a candidate counted its scratch itself; NAN: peak RSS is taken */
     double own_outputs; /* bytes of outputs that it allocates itself: not extra memory */
-    const char *why;    /* set by prepare that returns NULL because something is missing */
+    int64_t part;    /* set by prepare: so many rows alone are run, and times scaled; 0: all */
+    const char *why; /* set by prepare that returns NULL because something is missing */
     void *buffers[MAX_BUFFERS];
     size_t sizes[MAX_BUFFERS];
     int num_buffers;
@@ -108,6 +116,8 @@ typedef struct entry {
     double error;        /* NAN: not checked */
     double memory;       /* bytes beyond inputs and outputs; NAN: not known */
     bool memory_counted; /* by the candidate; else growth of the peak RSS */
+    double resident;     /* growth of the peak RSS; NAN: not known */
+    int64_t part;        /* rows that it ran, where not all */
     bool checked, wrong;
 } entry;
 
@@ -148,13 +158,28 @@ extern const operation op_softmax, op_log_softmax, op_logsumexp, op_cross_entrop
     op_adamw;
 void logits_setup(race *r);
 void logits_reset(race *r);
+double cross_entropy_check(race *r);
+void linear_setup(race *r);
+void linear_reset(race *r);
+/* <dweight, weight> and <dhidden, hidden> are both the sum of dlogits * logits: their
+   difference. */
+double linear_products_error(const race *r);
 
-/* losses.c: a loss over logits is a line there and one here. */
-extern const operation op_comp_sum, op_focal, op_poly1, op_stablemax, op_hinge, op_spherical,
-    op_distillation;
+/* losses.c: losses by name, on a matrix and with an output layer. */
+extern const operation op_loss, op_fused_loss;
+
+/* PyTorch's compositions take this many of the rows: with fewer its temporaries stay on the
+   heap, which favours it, and memory stays modest. */
+enum { LOSS_PART = 128 };
+static inline int64_t loss_part(const race *r)
+{
+    return r->rows < LOSS_PART ? r->rows : LOSS_PART;
+}
 
 /* ours.c: ends the program, with the library's message, unless status is SLG_OK. */
 void stop(race *r, slg_status status, const char *what);
+/* fetch: the library's scratch as the memory that it took. */
+void scratch_memory(race *r, void *state);
 
 /* The tensors of an optimizer's workload: shapes of GPT-2 small, cut to r->cols weights. */
 int64_t tensor_sizes(const race *r, int64_t *sizes, int64_t max);
@@ -181,8 +206,9 @@ extern const candidate plain_softmax, plain_log_softmax, plain_logsumexp, plain_
 extern const candidate onednn_softmax, onednn_log_softmax, xnnpack_softmax;
 extern const candidate torch_softmax, torch_log_softmax, torch_logsumexp, torch_cross_entropy,
     torch_cross_entropy_kernels, torch_linear, torch_linear_kernels, torch_adamw,
-    torch_adamw_foreach;
+    torch_adamw_foreach, torch_loss;
 extern const candidate floor_read, floor_copy, floor_copy_nt, floor_fill_nt, floor_read_copy,
-    floor_read_copy_nt, floor_issue, floor_stream28, floor_gemms;
+    floor_read_copy_nt, floor_copy_nt_2, floor_read_copy_nt_2, floor_issue, floor_stream28,
+    floor_gemms;
 
 #endif

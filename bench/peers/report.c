@@ -162,6 +162,7 @@ wanted:
         if (e->c->role == FLOOR) continue;
         printf("%s %s %.1f MiB (%s)", sep, e->c->name, e->memory / 0x1p20,
                e->memory_counted ? "its scratch" : "peak RSS");
+        if (e->memory_counted) printf(", %.1f MiB (peak RSS)", e->resident / 0x1p20);
         sep = ",";
     }
 }
@@ -179,6 +180,7 @@ void report_line(const result *res)
         const entry *e = &res->field[i];
         if (e->c->role == FLOOR) continue;
         printf("  %s %.2fx", e->c->name, e->ratio);
+        if (e->part) printf(" (%lld rows)", (long long)e->part);
         if (e->wrong) printf(" (WRONG: %.2g)", e->error);
     }
     const char *sep = " |";
@@ -205,16 +207,17 @@ void report_line(const result *res)
 
 static void json_entry(FILE *f, const entry *e)
 {
-    static const char *const roles[] = { "ours", "peer", "floor" };
+    static const char *const roles[] = { "ours", "peer", "form", "floor" };
     fprintf(f, "        {\"name\": \"%s\", \"role\": \"%s\", \"trials\": %d, \"inner\": %lld, ",
             e->c->name, roles[e->c->role], e->trials, (long long)e->inner);
+    if (e->part) fprintf(f, "\"rows\": %lld, ", (long long)e->part);
     const struct {
         const char *name;
         double value;
     } numbers[] = {
-        { "median_ns", e->median }, { "min_ns", e->low },  { "q1_ns", e->q1 },
-        { "q3_ns", e->q3 },         { "ratio", e->ratio }, { "error", e->error },
-        { "memory", e->memory },
+        { "median_ns", e->median }, { "min_ns", e->low },        { "q1_ns", e->q1 },
+        { "q3_ns", e->q3 },         { "ratio", e->ratio },       { "error", e->error },
+        { "memory", e->memory },    { "peak_rss", e->resident },
     };
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         json_number(f, numbers[i].name, numbers[i].value);

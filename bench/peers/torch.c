@@ -93,12 +93,14 @@ static PyObject *describe(const race *r)
     int64_t size[MAX_TENSORS], count = tensor_sizes(r, size, MAX_TENSORS);
     PyObject *sizes = PyList_New((Py_ssize_t)count);
     for (int64_t i = 0; i < count; i++) PyList_SetItem(sizes, i, PyLong_FromLongLong(size[i]));
-    return Py_BuildValue("{sL sL sL sN sN sN sN sN sN sN sN sN sN}", "rows", (long long)r->rows,
-                         "cols", (long long)r->cols, "dim", (long long)r->dim, "sizes", sizes,
-                         "x", address(r->x), "y", address(r->y), "row_out", address(r->row_out),
-                         "target", address(r->target), "grad", address(r->grad), "hidden",
-                         address(r->hidden), "weight", address(r->weight), "dhidden",
-                         address(r->dhidden), "dweight", address(r->dweight));
+    return Py_BuildValue(
+        "{sL sL sL sL sN sN sN sN sN sN sN sN sN sN sN sN sN}", "rows", (long long)r->rows,
+        "part", (long long)loss_part(r), "cols", (long long)r->cols, "dim", (long long)r->dim,
+        "sizes", sizes, "x", address(r->x), "y", address(r->y), "row_out", address(r->row_out),
+        "target", address(r->target), "grad", address(r->grad), "hidden", address(r->hidden),
+        "weight", address(r->weight), "dhidden", address(r->dhidden), "dweight",
+        address(r->dweight), "prob", address(r->prob), "tau", address(r->row_tau), "dother",
+        address(r->dother));
 }
 
 static void *prepare(race *r, const char *name)
@@ -119,6 +121,14 @@ static void *prepare_linear(race *r, const char *name)
 {
     r->own_outputs = (double)((r->rows + r->cols) * r->dim) * sizeof(float);
     return prepare(r, name);
+}
+
+/* The composition for the workload's loss, on some of the rows. */
+static void *prepare_loss(race *r, const char *name)
+{
+    (void)name;
+    r->part = loss_part(r);
+    return prepare(r, r->w->loss);
 }
 
 static void run(race *r, void *peer, int64_t times)
@@ -154,6 +164,7 @@ static void *prepare(race *r, const char *arg)
     return NULL;
 }
 #define prepare_linear prepare
+#define prepare_loss prepare
 #define run NULL
 #define fetch NULL
 #define release NULL
@@ -178,5 +189,6 @@ TORCH(cross_entropy, "torch-autograd", "cross_entropy", prepare, fetch)
 TORCH(cross_entropy_kernels, "torch-kernels", "cross_entropy_kernels", prepare, fetch)
 TORCH(linear, "torch-autograd", "linear", prepare_linear, fetch)
 TORCH(linear_kernels, "torch-kernels", "linear_kernels", prepare, fetch)
+TORCH(loss, "torch", NULL, prepare_loss, fetch)
 TORCH(adamw, "torch", "adamw", prepare, NULL)
 TORCH(adamw_foreach, "torch-foreach", "adamw_foreach", prepare, NULL)

@@ -10,6 +10,8 @@ import ctypes
 import torch
 import torch.nn.functional as F
 
+import torch_losses
+
 aten = torch.ops.aten
 
 # Where a call is short, the loop must not be Python's.
@@ -132,6 +134,22 @@ class AdamW:
             self.optimizer.step()
 
 
+def loss(name, b, target):
+    """A composition of torch_losses on the first rows; a mean over all of them."""
+    rows, cols, part = b["rows"], b["cols"], b["part"]
+    x, tau = view(b["x"], (rows, cols)), view(b["tau"], (rows,))[:part]
+    prob = view(b["prob"], (rows, cols))[:part] if b["prob"] else None
+    # The second matrix: the logits from the last row to the first.
+    other = torch.empty(part, cols).copy_(x[rows - part:].flip(0))
+    given = torch_losses.Given(target[:part], other, prob, tau)
+    function = torch_losses.LOSSES[name]
+    leaves, outputs = [x[:part].detach()], [view(b["y"], (rows, cols))[:part]]
+    if b["dother"]:
+        leaves.append(other)
+        outputs.append(view(b["dother"], (rows, cols))[:part])
+    return Autograd(lambda *leaf: function(given, *leaf).sum() / rows, leaves, outputs)
+
+
 def make(name, b):
     """b: rows, cols, dim, sizes, and addresses by name, 0 where the race has no such buffer."""
     rows, cols, dim = b["rows"], b["cols"], b["dim"]
@@ -143,6 +161,8 @@ def make(name, b):
         return AdamW(view(b["x"], (cols,)), view(b["grad"], (cols,)), b["sizes"],
                      name == "adamw_foreach")
     target = view(b["target"], (rows,), torch.int64)
+    if name in torch_losses.LOSSES:
+        return loss(name, b, target)
     if name.startswith("cross_entropy"):
         x, y = view(b["x"], (rows, cols)), view(b["y"], (rows, cols))
         if name == "cross_entropy_kernels":
