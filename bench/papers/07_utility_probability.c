@@ -187,7 +187,7 @@ static double least_risk(task *k, const float *lp, int64_t (*all)[INPUTS][T], in
                          bool weighted)
 {
     static float gain[DRAWS * DRAWS], prob[DRAWS];
-    int64_t y[INPUTS][T], pick;
+    int64_t y[INPUTS][T], pick = 0;
     const float *u = candidates(k, lp, all, n, 1, 0.25);
     slg_tensor tp = slg_tensor_1d(prob, SLG_F32, n), tg = slg_tensor_2d(gain, SLG_F32, n, n);
     slg_tensor best = slg_tensor_1d(&pick, SLG_I64, 1);

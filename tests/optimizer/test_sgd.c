@@ -1,6 +1,7 @@
 /*
  * SGD: against its formula in double. Trajectories of torch.optim are in tests/golden.
  */
+#include "optimizer_errors.h"
 #include "optimizer_test.h"
 
 static const int32_t rule_kind = SLG_SGD, rule_other_kind = SLG_ADAMW;
@@ -134,6 +135,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_formula),
                                         cmocka_unit_test(test_defaults),
-                                        cmocka_unit_test(test_option_errors), COMMON_TESTS };
+                                        cmocka_unit_test(test_option_errors), COMMON_TESTS,
+                                        ERROR_TESTS };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
