@@ -140,9 +140,9 @@ typedef struct slg_tempnet {
     const slg_tensor *c;    /* [M]             f32 */
     const slg_tensor *b;    /* [1]             f32 */
     const slg_tensor *phi;  /* [1]             f32; at least -80 and at most 80 */
-    const slg_tensor *drop; /* [rows, hidden]  f32, contiguous: factors, 0 or 1 / (1 - rate);
-                                               NULL:
-                               all ones. The paper's rate is 0.5 in training. */
+    const slg_tensor *drop; /* [rows, hidden]  f32, contiguous: factors, 0 or 1 / (1 - rate), as
+                               slg_tempnet_drop makes them; NULL: all ones. The paper's rate is
+                               0.5 in training. */
     double tau_min;         /* > 0; default 0.5 (the paper's: 0.005 for FEATURES) */
     double tau_max;         /* > tau_min, up to 1e30; default 5 (0.05) */
 } slg_tempnet;
@@ -211,6 +211,21 @@ SLG_API slg_status slg_tempnet_forward(slg_ctx *ctx, const slg_tensor *x,
 SLG_API slg_status slg_tempnet_backward(slg_ctx *ctx, const slg_tensor *x,
                                         const slg_tempnet *net, const slg_tempnet_saved *saved,
                                         const slg_tensor *dtau, slg_tempnet_grad *grad);
+
+/*
+ * The factors of dropout for slg_tempnet.drop: each is 0 with probability `rate`, else
+ * 1 / (1 - rate). Element i, in row-major order, is 0 where number rng->offset + i of the
+ * stream is less than rate; advances rng->offset by the number of elements. So the mask of a
+ * step is the same on any machine, and can be drawn again.
+ *
+ *   rng   in/out  not NULL
+ *   rate  in      at least 0 and below 1
+ *   drop  out     f32, any shape and strides
+ *
+ * Errors: SLG_ERR_NULL, SLG_ERR_SHAPE, SLG_ERR_DTYPE, SLG_ERR_STRIDE; SLG_ERR_RANGE for rate.
+ * Nothing has changed then. Since 0.1.
+ */
+SLG_API slg_status slg_tempnet_drop(slg_ctx *ctx, slg_rng *rng, double rate, slg_tensor *drop);
 
 /* ---- Robust global contrastive loss ---------------------------------------------------- */
 

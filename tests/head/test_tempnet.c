@@ -175,6 +175,94 @@ static void test_threads(void **state)
     }
 }
 
+/* All that a network is lies in the caller's memory: written to a file and read back elsewhere
+   it gives the same bits, forward and backward. As it is exported, with a lower upper bound:
+   the same place in another range. */
+static void test_export(void **state)
+{
+    (void)state;
+    static data a, b;
+    for (int i = 0; i < 2; i++) {
+        slg_ctx *ctx = context(SLG_ISA_AUTO, 2), *other = context(SLG_ISA_AUTO, 1);
+        view t;
+        FILE *file = tmpfile();
+        assert_non_null(file);
+        refill(&a, ctx, i ? SLG_TEMPNET_FEATURES : SLG_TEMPNET_LOGITS, false);
+        forward(&a);
+        for (int p = 0; p < PARAMS; p++)
+            assert_int_equal(fwrite(a.p[p], sizeof(float), (size_t)sizes[p], file), sizes[p]);
+        rewind(file);
+        memset(&b, 0xA5, sizeof b);
+        for (int p = 0; p < PARAMS; p++)
+            assert_int_equal(fread(b.p[p], sizeof(float), (size_t)sizes[p], file), sizes[p]);
+        fclose(file);
+        b.ctx = other, b.form = a.form, b.drop = false;
+        memcpy(b.x, a.x, sizeof a.x), memcpy(b.dtau, a.dtau, sizeof a.dtau);
+        forward(&b);
+        assert_memory_equal(a.tau, b.tau, sizeof a.tau);
+        view_of(&a, &t);
+        OK(ctx, slg_tempnet_backward(ctx, &t.x, &t.net, &t.saved, &t.dtau, &t.grad));
+        view_of(&b, &t);
+        OK(other, slg_tempnet_backward(other, &t.x, &t.net, &t.saved, &t.dtau, &t.grad));
+        for (int p = 0; p < PARAMS; p++)
+            if (!(i && p == B2))
+                assert_memory_equal(a.d[p], b.d[p], (size_t)sizes[p] * sizeof(float));
+        t.net.tau_max = 1.2; /* another range, the same place in it */
+        OK(other, slg_tempnet_forward(other, &t.x, &t.net, NULL, &t.tau));
+        for (int r = 0; r < ROWS; r++)
+            assert_true(fabs((b.tau[r] - 0.5) / 0.7 - (a.tau[r] - 0.5) / 4.5) <= 1e-12);
+        slg_ctx_free(ctx), slg_ctx_free(other);
+    }
+}
+
+/* Numbers below the rate are 0, by place alone; the rest keep the mean at 1. */
+static void test_drop(void **state)
+{
+    (void)state;
+    enum { N = 101, WIDE = 97 };
+    static float drop[4][N * WIDE], apart[N * WIDE * 2];
+    static const int32_t threads[] = { 1, 2, 3, 8 };
+    for (int i = 0; i < 4; i++) {
+        slg_ctx *ctx = context(SLG_ISA_AUTO, threads[i]);
+        slg_rng g = { 5, 1000 };
+        slg_tensor t = slg_tensor_2d(drop[i], SLG_F32, N, WIDE);
+        OK(ctx, slg_tempnet_drop(ctx, &g, 0.25, &t));
+        assert_true(g.offset == 1000 + N * WIDE && g.seed == 5);
+        assert_memory_equal(drop[i], drop[0], sizeof drop[0]);
+        slg_ctx_free(ctx);
+    }
+    slg_ctx *ctx = context(SLG_ISA_AUTO, 2);
+    static double u[N * WIDE];
+    slg_rng g = { 5, 1000 };
+    slg_tensor numbers = slg_tensor_1d(u, SLG_F64, N * WIDE);
+    OK(ctx, slg_random(ctx, &g, SLG_UNIFORM, &numbers));
+    int kept = 0;
+    for (int i = 0; i < N * WIDE; i++) {
+        assert_true(drop[0][i] == (u[i] < 0.25 ? 0.0f : (float)(1 / 0.75)));
+        kept += drop[0][i] > 0;
+    }
+    assert_true(abs(kept - N * WIDE * 3 / 4) < 5 * 43); /* 5 standard deviations */
+    slg_tensor t = slg_tensor_2d(apart, SLG_F32, N, WIDE);
+    t.stride[1] = 2, t.stride[0] = 2 * WIDE, g.offset = 1000;
+    OK(ctx, slg_tempnet_drop(ctx, &g, 0.25, &t));
+    for (int i = 0; i < N * WIDE; i++)
+        assert_true(apart[2 * i] == drop[0][i] && apart[2 * i + 1] == 0);
+    OK(ctx, slg_tempnet_drop(ctx, &g, 0, &t));
+    for (int i = 0; i < N * WIDE; i++) assert_true(apart[2 * i] == 1);
+    const slg_rng before = g;
+    static const double bad[] = { 1, -0.1, NAN, INFINITY };
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(slg_tempnet_drop(ctx, &g, bad[i], &t), SLG_ERR_RANGE);
+    assert_int_equal(slg_tempnet_drop(ctx, NULL, 0.5, &t), SLG_ERR_NULL);
+    assert_int_equal(slg_tempnet_drop(ctx, &g, 0.5, NULL), SLG_ERR_NULL);
+    assert_int_equal(slg_tempnet_drop(ctx, &g, 0.5, &numbers), SLG_ERR_DTYPE);
+    t.stride[0] = 1;
+    assert_int_equal(slg_tempnet_drop(ctx, &g, 0.5, &t), SLG_ERR_STRIDE);
+    assert_int_equal(slg_tempnet_drop(NULL, &g, 0.5, &t), SLG_ERR_NULL);
+    assert_memory_equal(&g, &before, sizeof g);
+    slg_ctx_free(ctx);
+}
+
 static void test_errors(void **state)
 {
     (void)state;
@@ -210,9 +298,10 @@ static void test_errors(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_gradient),
-                                        cmocka_unit_test(test_forward),
-                                        cmocka_unit_test(test_threads),
-                                        cmocka_unit_test(test_errors) };
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_gradient), cmocka_unit_test(test_forward),
+        cmocka_unit_test(test_threads),  cmocka_unit_test(test_export),
+        cmocka_unit_test(test_drop),     cmocka_unit_test(test_errors)
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
