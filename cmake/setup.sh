@@ -63,11 +63,11 @@ else
 fi
 cmake --build build
 
-# OpenBLAS takes CPUs newer than itself for very old ones.
+# OpenBLAS takes CPUs newer than itself for old ones.
 if [ -z "${OPENBLAS_CORETYPE+set}" ]; then
     core=$(build/docs/examples/softlogit-info --blas-core-advice) || core=
     if [ -n "$core" ]; then
-        echo "setup.sh: OpenBLAS does not know this CPU: OPENBLAS_CORETYPE=$core"
+        echo "setup.sh: OpenBLAS does not make full use of this CPU: OPENBLAS_CORETYPE=$core"
         export OPENBLAS_CORETYPE="$core"
     fi
 fi

@@ -3,7 +3,7 @@
  *
  *     softlogit-info                      a table
  *     softlogit-info --blas-core-advice   only the value that OPENBLAS_CORETYPE should have;
- *                                         nothing where OpenBLAS knows the CPU
+ *                                         nothing where its kernels fit the CPU
  */
 #include <softlogit/softlogit.h>
 #include <stdio.h>
@@ -22,7 +22,10 @@ static void print_table(const slg_ctx_info_t *info)
     printf("caches         L1 %lld, L2 %lld, L3 %lld KiB\n", (long long)info->l1_bytes / 1024,
            (long long)info->l2_bytes / 1024, (long long)info->l3_bytes / 1024);
     printf("BLAS           %s\n", info->blas_name);
-    printf("BLAS core      %s%s\n", info->blas_core, info->blas_mistaken ? " (mistaken)" : "");
+    printf("BLAS core      %s%s\n", info->blas_core,
+           info->blas_mistaken == SLG_BLAS_HALF ? " (for AVX2)"
+           : info->blas_mistaken                ? " (mistaken)"
+                                                : "");
     printf("BLAS threads   %d\n", (int)info->blas_threads);
     if (info->blas_advice[0]) printf("advice         %s\n", info->blas_advice);
 }

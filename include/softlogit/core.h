@@ -155,6 +155,18 @@ SLG_API const char *slg_ctx_message(const slg_ctx *ctx);
 /* Frees the scratch memory that ctx keeps between calls. */
 SLG_API slg_status slg_ctx_trim(slg_ctx *ctx);
 
+/*
+ * Whether OpenBLAS's kernels are those that the CPU could run. It chooses by itself, and may
+ * not know a CPU that is newer than it; or OPENBLAS_CORETYPE says so. SLG_BLAS_HALF costs up
+ * to half of the speed of products, and little on CPUs whose AVX-512 units are half as wide.
+ */
+enum slg_blas_fit {
+    SLG_BLAS_FITS = 0,
+    SLG_BLAS_FAR_BELOW = 1, /* kernels without AVX2 on a CPU that has it: several times
+                               slower */
+    SLG_BLAS_HALF = 2       /* kernels for AVX2 on a CPU with AVX-512 */
+};
+
 /* What a context found and chose. Strings live as long as the context. */
 typedef struct slg_ctx_info_t {
     uint32_t size;   /* in: sizeof(slg_ctx_info_t), set by the caller */
@@ -162,7 +174,7 @@ typedef struct slg_ctx_info_t {
     int32_t cpu_isa; /* best slg_isa of this CPU */
     int32_t num_threads;
     int32_t blas_threads;
-    int32_t blas_mistaken; /* 1: OpenBLAS runs kernels far below what the CPU can do */
+    int32_t blas_mistaken; /* slg_blas_fit; not 0: products are slower than they could be */
     const char *isa_name;  /* "portable", "avx2", "avx512" */
     const char *cpu_name;
     const char *blas_name;                /* OpenBLAS's own description of its build */

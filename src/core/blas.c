@@ -123,31 +123,50 @@ static void watch(const product *p, bool trans_a, bool trans_b, const void *a, c
 DEFINE_GEMM(blas_sgemm, float, cblas_sgemm)
 DEFINE_GEMM(blas_dgemm, double, cblas_dgemm)
 
-/* Kernels of OpenBLAS 0.3.x that use AVX2 or more. */
-static bool uses_avx2(const char *core)
+/* The level of an OpenBLAS core's kernels; those of 0.3.x that have one. */
+static int32_t core_isa(const char *core)
 {
-    static const char *const known[] = { "Haswell",        "Zen",      "SkylakeX", "Cooperlake",
-                                         "SapphireRapids", "Excavator" };
+    static const struct {
+        const char *core;
+        int32_t isa;
+    } known[] = { { "Haswell", SLG_ISA_AVX2 },      { "Zen", SLG_ISA_AVX2 },
+                  { "Excavator", SLG_ISA_AVX2 },    { "SkylakeX", SLG_ISA_AVX512 },
+                  { "Cooperlake", SLG_ISA_AVX512 }, { "SapphireRapids", SLG_ISA_AVX512 } };
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
-        if (!strcasecmp(core, known[i])) return true;
-    return false;
+        if (!strcasecmp(core, known[i].core)) return known[i].isa;
+    return SLG_ISA_PORTABLE;
+}
+
+int32_t blas_mistaken(const char *core, int32_t cpu_isa)
+{
+    const int32_t isa = core_isa(core);
+    if (isa >= cpu_isa) return SLG_BLAS_FITS;
+    return isa == SLG_ISA_AVX2 ? SLG_BLAS_HALF : SLG_BLAS_FAR_BELOW;
+}
+
+static const char *advice(int32_t mistaken, int32_t cpu_isa)
+{
+    if (mistaken == SLG_BLAS_FITS) return "";
+    if (mistaken == SLG_BLAS_HALF)
+        return "OpenBLAS runs kernels for AVX2 on a CPU with AVX-512 and may be half as fast "
+               "as "
+               "it could be: set OPENBLAS_CORETYPE=SkylakeX in the environment";
+    /* SLG_ISA_AVX512 stands for F, DQ, BW and VL, which is what SkylakeX needs. */
+    return cpu_isa >= SLG_ISA_AVX512
+               ? "OpenBLAS took this CPU for an old one and is several times slower than it "
+                 "could be: set OPENBLAS_CORETYPE=SkylakeX in the environment"
+               : "OpenBLAS took this CPU for an old one and is several times slower than it "
+                 "could be: set OPENBLAS_CORETYPE=Haswell in the environment";
 }
 
 blas_info_t blas_info(int32_t cpu_isa)
 {
-    blas_info_t info = { .threads = openblas_get_num_threads(),
-                         .parallel = openblas_get_parallel(),
-                         .name = openblas_get_config(),
-                         .core = openblas_get_corename(),
-                         .advice = "" };
-    if (cpu_isa < SLG_ISA_AVX2 || uses_avx2(info.core)) return info;
-    info.mistaken = 1;
-    /* SLG_ISA_AVX512 stands for F, DQ, BW and VL, which is what SkylakeX needs. */
-    info.advice =
-        cpu_isa >= SLG_ISA_AVX512
-            ? "OpenBLAS took this CPU for an old one and is several times slower than it "
-              "could be: set OPENBLAS_CORETYPE=SkylakeX in the environment"
-            : "OpenBLAS took this CPU for an old one and is several times slower than it "
-              "could be: set OPENBLAS_CORETYPE=Haswell in the environment";
-    return info;
+    const char *core = openblas_get_corename();
+    const int32_t mistaken = blas_mistaken(core, cpu_isa);
+    return (blas_info_t){ .threads = openblas_get_num_threads(),
+                          .parallel = openblas_get_parallel(),
+                          .mistaken = mistaken,
+                          .name = openblas_get_config(),
+                          .core = core,
+                          .advice = advice(mistaken, cpu_isa) };
 }

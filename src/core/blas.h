@@ -52,9 +52,12 @@ slg_status blas_dsvd(slg_ctx *ctx, int64_t n, double *a, double *values, double 
 typedef struct blas_info_t {
     int32_t threads;
     int32_t parallel; /* how its threads are made: 0 none, 1 pthread, 2 OpenMP */
-    int32_t mistaken; /* OpenBLAS took this CPU for one without the vector units it has */
+    int32_t mistaken; /* slg_blas_fit */
     const char *name, *core, *advice;
 } blas_info_t;
+
+/* slg_blas_fit of an OpenBLAS core on a CPU of this slg_isa. */
+int32_t blas_mistaken(const char *core, int32_t cpu_isa);
 
 /* cpu_isa: best slg_isa of the CPU. Mistaken: the core is none of those known to use AVX2 or
    better on a CPU that has them. */

@@ -487,6 +487,8 @@ _Static_assert(SLG_F32 == 0 && SLG_BF16 == 1 && SLG_F16 == 2 && SLG_F64 == 3 && 
 _Static_assert(SLG_ISA_AUTO == 0 && SLG_ISA_PORTABLE == 1 && SLG_ISA_AVX2 == 2 &&
                    SLG_ISA_AVX512 == 3,
                "slg_isa");
+_Static_assert(SLG_BLAS_FITS == 0 && SLG_BLAS_FAR_BELOW == 1 && SLG_BLAS_HALF == 2,
+               "slg_blas_fit");
 _Static_assert(SLG_NONE == 0 && SLG_MEAN == 1 && SLG_SUM == 2, "slg_reduction");
 _Static_assert(SLG_UNIFORM == 0 && SLG_NORMAL == 1 && SLG_GUMBEL == 2, "slg_distribution");
 _Static_assert(SLG_TEMPNET_LOGITS == 1 && SLG_TEMPNET_FEATURES == 2, "slg_tempnet_form");

@@ -90,7 +90,7 @@ static void test_defaults(void **state)
     assert_true(strlen(info.cpu_name) > 0);
     contains(info.blas_name, "OpenBLAS");
     assert_true(strlen(info.blas_core) > 0);
-    assert_int_equal(info.blas_mistaken, strlen(info.blas_advice) > 0);
+    assert_int_equal(info.blas_mistaken != SLG_BLAS_FITS, strlen(info.blas_advice) > 0);
     assert_string_equal(info.version, slg_version_string());
     assert_true(info.l1_bytes >= 0 && info.l2_bytes >= 0 && info.l3_bytes >= 0);
     assert_int_equal(info.scratch_bytes, 0);
@@ -495,10 +495,33 @@ static void test_version_and_sizes(void **state)
 static void test_blas_info(void **state)
 {
     (void)state;
-    blas_info_t none = blas_info(SLG_ISA_PORTABLE), full = blas_info(SLG_ISA_AVX512);
-    assert_int_equal(none.mistaken, 0); /* an old CPU is rightly taken for one */
-    assert_string_equal(none.advice, "");
-    if (full.mistaken) contains(full.advice, "OPENBLAS_CORETYPE=SkylakeX");
+    static const struct {
+        const char *core;
+        int32_t isa, fit;
+    } cases[] = {
+        { "Prescott", SLG_ISA_PORTABLE, SLG_BLAS_FITS }, /* an old CPU, rightly taken for one */
+        { "Prescott", SLG_ISA_AVX2, SLG_BLAS_FAR_BELOW },
+        { "Prescott", SLG_ISA_AVX512, SLG_BLAS_FAR_BELOW },
+        { "Sandybridge", SLG_ISA_AVX512, SLG_BLAS_FAR_BELOW },
+        { "Haswell", SLG_ISA_AVX2, SLG_BLAS_FITS },
+        { "haswell", SLG_ISA_AVX512, SLG_BLAS_HALF },
+        { "Zen", SLG_ISA_AVX512, SLG_BLAS_HALF },
+        { "SkylakeX", SLG_ISA_AVX512, SLG_BLAS_FITS },
+        { "SkylakeX", SLG_ISA_AVX2, SLG_BLAS_FITS },
+        { "Cooperlake", SLG_ISA_AVX512, SLG_BLAS_FITS },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_int_equal(blas_mistaken(cases[i].core, cases[i].isa), cases[i].fit);
+    for (int32_t isa = SLG_ISA_PORTABLE; isa <= SLG_ISA_AVX512; isa++) {
+        blas_info_t info = blas_info(isa);
+        assert_int_equal(info.mistaken, blas_mistaken(info.core, isa));
+        if (info.mistaken == SLG_BLAS_FITS)
+            assert_string_equal(info.advice, "");
+        else
+            contains(info.advice, isa == SLG_ISA_AVX512 ? "OPENBLAS_CORETYPE=SkylakeX"
+                                                        : "OPENBLAS_CORETYPE=Haswell");
+    }
+    blas_info_t full = blas_info(SLG_ISA_AVX512);
     assert_true(full.parallel >= 0 && full.parallel <= 2);
 }
 
