@@ -154,18 +154,24 @@ static void put_extra(const loss_call *c, const loss_row *r, bool ordinary, bool
     }
 }
 
+/* Is an ordinary row's target its arg-max? Before the gradient is written, which may be where the
+   logits are. */
+static bool leads(const loss_call *c, const loss_row *r)
+{
+    unsigned flags = c->method->flags;
+    if ((flags & (LOSS_NO_LSE | LOSS_HAS_MAX)) == LOSS_NO_LSE) return false;
+    return !targets_ignored(&c->target, r->row) && loss_leads(c, r);
+}
+
 /* After the row's value is known. */
-static void record(loss_call *c, const loss_row *r, bool ordinary)
+static void record(loss_call *c, const loss_row *r, bool ordinary, bool correct)
 {
     if (c->lse_rows.data) rows_put(&c->lse_rows, r->row, 0, r->lse);
     bool ignored = targets_ignored(&c->target, r->row);
     put_extra(c, r, ordinary, ignored);
     if (ignored) return;
     c->loss[r->row] = r->loss;
-    unsigned flags = c->method->flags;
-    if (!ordinary || isnan(r->loss) || (flags & (LOSS_NO_LSE | LOSS_HAS_MAX)) == LOSS_NO_LSE)
-        return;
-    c->correct[r->row] = loss_leads(c, r);
+    c->correct[r->row] = correct && !isnan(r->loss);
 }
 
 static void finish(void *self, int64_t row, void *state)
@@ -180,7 +186,7 @@ static void finish(void *self, int64_t row, void *state)
     }
     bool ordinary = settle(c, r);
     if (ordinary && sees(c, row)) c->method->solve(c, r);
-    record(c, r, ordinary);
+    record(c, r, ordinary, ordinary && leads(c, r));
 }
 
 /* ---- Pass 2 ----------------------------------------------------------------------------- */
@@ -291,7 +297,7 @@ static void whole_one(loss_call *c, int64_t row, float *scratch)
     bool ignored = targets_ignored(&c->target, row);
     float *d = c->grad.wanted ? source_grad_stage(&c->src, &c->grad, row, 0, ds) : NULL;
     const float *x = NULL;
-    bool ordinary = false;
+    bool ordinary = false, correct = false;
     if (!skipped(c, &r)) {
         x = whole_row(&c->src, row, xs, slope);
         for (int64_t col = 0; col < cols; col += KERNEL_BLOCK)
@@ -299,6 +305,7 @@ static void whole_one(loss_call *c, int64_t row, float *scratch)
                          cols - col < KERNEL_BLOCK ? cols - col : KERNEL_BLOCK, x + col,
                          !(c->method->flags & LOSS_NO_LSE));
         ordinary = settle(c, &r);
+        correct = ordinary && leads(c, &r);
     }
     float fill;
     if (c->teacher_grad.wanted)
@@ -316,7 +323,7 @@ static void whole_one(loss_call *c, int64_t row, float *scratch)
         slope = t_slope = NULL;
     }
     if (x)
-        record(c, &r, ordinary);
+        record(c, &r, ordinary, correct);
     else
         put_extra(c, &r, false, true);
     if (d) source_grad_commit(&c->src, &c->grad, row, 0, cols, slope, d, ds);

@@ -60,9 +60,9 @@ enum {
     LOSS_SEES_IGNORED = 4, /* solve and whole also get ignored rows (target -1, no d), for
                               extras */
     LOSS_EMPTY_NAN = 8, /* a row with every class masked: loss and gradient NaN, as of a NaN */
-    LOSS_HAS_MAX =
-        16, /* with LOSS_NO_LSE: reduce keeps rest.part.max, as the log-sum-exp would,
-               so out.correct is known; not of rows whose loss is NaN */
+    /* With LOSS_NO_LSE: reduce keeps rest.part.max, as the log-sum-exp would, so out.correct is
+       known; not of rows whose loss is NaN. */
+    LOSS_HAS_MAX = 16,
     /* A target whose own logit is -inf (the mask left it in) has at_target for a gradient, as
        the formula gives with p[target] = 0; else it has 0, as all masked classes have. */
     LOSS_LABEL_OPEN = 32
