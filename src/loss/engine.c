@@ -154,8 +154,8 @@ static void put_extra(const loss_call *c, const loss_row *r, bool ordinary, bool
     }
 }
 
-/* Is an ordinary row's target its arg-max? Before the gradient is written, which may be where the
-   logits are. */
+/* Is an ordinary row's target its arg-max? To be asked before the gradient is written, which
+   may be where the logits are. */
 static bool leads(const loss_call *c, const loss_row *r)
 {
     unsigned flags = c->method->flags;
