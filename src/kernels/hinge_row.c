@@ -9,11 +9,6 @@
 /* Floats after which sums start anew in a second sum. */
 enum { LANE_BLOCK = 32 * VF_LEN };
 
-static inline vf load_at(const float *x, size_t i, size_t n, float fill)
-{
-    return n - i < VF_LEN ? vf_load_n(x + i, n - i, fill) : vf_load(x + i);
-}
-
 /* A NaN passes; a masked class is at rest, also beside a reference of -inf. */
 static inline vf hinge_vec(vf x, vf ref, vf margin)
 {

@@ -118,6 +118,12 @@ typedef struct sgd_arg {
     int32_t nesterov;
 } sgd_arg;
 
+/* A row about its mean, which is mean + mean_low: h = (x - mean - mean_low) rstd. */
+typedef struct norm_arg {
+    float mean, mean_low, rstd;
+    float mean_g, mean_gh; /* means over the row of g = dy w, and of g h */
+} norm_arg;
+
 /*
  * The kernels, family by family: each has its tests, tests/kernels/test_kernels_<family>.c.
  */
@@ -337,6 +343,38 @@ typedef struct sgd_arg {
       (size_t n, float *w, const float *g, float *m, float *v, const adamw_arg *a))            \
     K(void, sgd, (size_t n, float *w, const float *g, float *v, const sgd_arg *a))
 
+/*
+ * Layers: see layer.h. w, b, add, dw, db, dx: NULL for ones, or zeros, or not wanted.
+ *
+ * act                y = f(x + b), kind: slg_activation_kind
+ * act_bwd            dx = f'(x + b) dy
+ * act_gate           y = f(x) up
+ * act_gate_bwd       dx = f'(x) up dy, dup = f(x) dy
+ * norm_emit          y = h w + b
+ * norm_sums          out = { sum g, sum g h, sum h }, h about `mean` alone
+ * norm_bwd           dw = dw + dy h, db = db + dy, dx = rstd (g - mean_g - h mean_gh) + add
+ * rope               pairs (i, i + pairs), or (2 i, 2 i + 1), turned by angles: see slg_rope
+ */
+#define SLG_KERNELS_LAYER(K)                                                                   \
+    K(void, act, (size_t n, const float *x, const float *b, int kind, float *y))               \
+    K(void, act_bwd,                                                                           \
+      (size_t n, const float *x, const float *b, const float *dy, int kind, float *dx))        \
+    K(void, act_gate, (size_t n, const float *x, const float *up, int kind, float *y))         \
+    K(void, act_gate_bwd,                                                                      \
+      (size_t n, const float *x, const float *up, const float *dy, int kind, float *dx,        \
+       float *dup))                                                                            \
+    K(void, norm_emit,                                                                         \
+      (size_t n, const float *x, const norm_arg *a, const float *w, const float *b, float *y)) \
+    K(void, norm_sums,                                                                         \
+      (size_t n, const float *x, const norm_arg *a, const float *w, const float *dy,           \
+       double out[3]))                                                                         \
+    K(void, norm_bwd,                                                                          \
+      (size_t n, const float *x, const norm_arg *a, const float *w, const float *dy,           \
+       const float *add, float *dw, float *db, float *dx))                                     \
+    K(void, rope,                                                                              \
+      (size_t pairs, const float *x, const float *cos, const float *sin, int interleaved,      \
+       float *y))
+
 /* All of them. The build looks for the tests of the families that stand here. */
 #define SLG_KERNELS(K)                                                                         \
     SLG_KERNELS_EXP(K)                                                                         \
@@ -348,7 +386,8 @@ typedef struct sgd_arg {
     SLG_KERNELS_STABLE(K)                                                                      \
     SLG_KERNELS_HINGE(K)                                                                       \
     SLG_KERNELS_CONVERT(K)                                                                     \
-    SLG_KERNELS_UPDATE(K)
+    SLG_KERNELS_UPDATE(K)                                                                      \
+    SLG_KERNELS_LAYER(K)
 
 typedef struct kernel_table {
 #define K(result, name, args) result(*name) args;

@@ -12,11 +12,6 @@
 
 #define AHEAD (6 * 1024 / 4)
 
-static inline vf load_at(const float *x, size_t i, size_t n, float fill)
-{
-    return n - i < VF_LEN ? vf_load_n(x + i, n - i, fill) : vf_load(x + i);
-}
-
 /* Sum of x - shift, and of its square where that is wanted. n <= KERNEL_BLOCK */
 static inline float sums_about(size_t n, const float *x, float shift, float *squares)
 {

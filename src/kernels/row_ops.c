@@ -10,20 +10,6 @@
    errs. */
 enum { LANE_BLOCK = 64 * VF_LEN };
 
-/* v = load of x at i, fill past the end; for loops that step by whole vectors. */
-static inline vf load_at(const float *x, size_t i, size_t n, float fill)
-{
-    return n - i < VF_LEN ? vf_load_n(x + i, n - i, fill) : vf_load(x + i);
-}
-
-static inline void store_at(float *y, size_t i, size_t n, vf a)
-{
-    if (n - i < VF_LEN)
-        vf_store_n(y + i, a, n - i);
-    else
-        vf_store(y + i, a);
-}
-
 float KERNEL(max)(size_t n, const float *x)
 {
     vf m0 = vf_set(-INFINITY), m1 = m0, m2 = m0, m3 = m0;

@@ -14,11 +14,6 @@
 /* Floats after which sums start anew in a second sum. */
 enum { LANE_BLOCK = 32 * VF_LEN };
 
-static inline vf load_at(const float *x, size_t i, size_t n, float fill)
-{
-    return n - i < VF_LEN ? vf_load_n(x + i, n - i, fill) : vf_load(x + i);
-}
-
 void KERNEL(stable_sum)(size_t n, const float *x, float inv_t, stable_part *part)
 {
     const vf zero = vf_set(0.0f), one = vf_set(1.0f), scale = vf_set(inv_t);

@@ -5,19 +5,6 @@
  */
 #include "vec.h"
 
-static inline vf load_at(const float *x, size_t len)
-{
-    return len < VF_LEN ? vf_load_n(x, len, 0.0f) : vf_load(x);
-}
-
-static inline void store_at(float *x, vf a, size_t len)
-{
-    if (len < VF_LEN)
-        vf_store_n(x, a, len);
-    else
-        vf_store(x, a);
-}
-
 void KERNEL(adamw)(size_t n, float *w, const float *g, float *m, float *v, const adamw_arg *a)
 {
     const vf scale = vf_set(a->grad_scale), decay = vf_set(a->decay_grad),
@@ -26,16 +13,15 @@ void KERNEL(adamw)(size_t n, float *w, const float *g, float *m, float *v, const
     const vf o2 = vf_set(a->one_beta2), step = vf_set(a->step), root = vf_set(a->root);
     const vf eps = vf_set(a->eps);
     for (size_t i = 0; i < n; i += VF_LEN) {
-        size_t len = n - i < VF_LEN ? n - i : VF_LEN;
-        vf weight = load_at(w + i, len);
-        vf grad = vf_fma(decay, weight, vf_mul(scale, load_at(g + i, len)));
-        vf first = vf_fma(b1, load_at(m + i, len), vf_mul(o1, grad));
-        vf second = vf_fma(b2, load_at(v + i, len), vf_mul(vf_mul(o2, grad), grad));
+        vf weight = load_at(w, i, n, 0.0f);
+        vf grad = vf_fma(decay, weight, vf_mul(scale, load_at(g, i, n, 0.0f)));
+        vf first = vf_fma(b1, load_at(m, i, n, 0.0f), vf_mul(o1, grad));
+        vf second = vf_fma(b2, load_at(v, i, n, 0.0f), vf_mul(vf_mul(o2, grad), grad));
         vf down = vf_fma(vf_sqrt(second), root, eps);
         vf ratio = vf_div(vf_mul(step, first), down);
-        store_at(m + i, first, len);
-        store_at(v + i, second, len);
-        store_at(w + i, vf_sub(vf_fnma(shrink, weight, weight), ratio), len);
+        store_at(m, i, n, first);
+        store_at(v, i, n, second);
+        store_at(w, i, n, vf_sub(vf_fnma(shrink, weight, weight), ratio));
     }
 }
 
@@ -45,15 +31,14 @@ void KERNEL(sgd)(size_t n, float *w, const float *g, float *v, const sgd_arg *a)
              shrink = vf_set(a->shrink);
     const vf lr = vf_set(a->lr), mu = vf_set(a->momentum), fresh = vf_set(a->one_dampening);
     for (size_t i = 0; i < n; i += VF_LEN) {
-        size_t len = n - i < VF_LEN ? n - i : VF_LEN;
-        vf weight = load_at(w + i, len);
-        vf grad = vf_fma(decay, weight, vf_mul(scale, load_at(g + i, len)));
+        vf weight = load_at(w, i, n, 0.0f);
+        vf grad = vf_fma(decay, weight, vf_mul(scale, load_at(g, i, n, 0.0f)));
         vf move = grad;
         if (v) {
-            vf mean = vf_fma(mu, load_at(v + i, len), vf_mul(fresh, grad));
-            store_at(v + i, mean, len);
+            vf mean = vf_fma(mu, load_at(v, i, n, 0.0f), vf_mul(fresh, grad));
+            store_at(v, i, n, mean);
             move = a->nesterov ? vf_fma(mu, mean, grad) : mean;
         }
-        store_at(w + i, vf_sub(vf_fnma(shrink, weight, weight), vf_mul(lr, move)), len);
+        store_at(w, i, n, vf_sub(vf_fnma(shrink, weight, weight), vf_mul(lr, move)));
     }
 }

@@ -46,4 +46,18 @@
 
 static inline vf vf_fnma(vf a, vf b, vf c) { return vf_fma(vf_neg(a), b, c); }
 
+/* A vector at i, fill past the end at n; for loops that step by whole vectors. */
+static inline vf load_at(const float *x, size_t i, size_t n, float fill)
+{
+    return n - i < VF_LEN ? vf_load_n(x + i, n - i, fill) : vf_load(x + i);
+}
+
+static inline void store_at(float *y, size_t i, size_t n, vf a)
+{
+    if (n - i < VF_LEN)
+        vf_store_n(y + i, a, n - i);
+    else
+        vf_store(y + i, a);
+}
+
 #endif
