@@ -291,6 +291,30 @@ void run_sgd(const kernels &k, buffers &b)
 
 /* ---- Registration ----------------------------------------------------------------------- */
 
+void run_act(const kernels &k, buffers &b) { k.act(b.n, b.x, nullptr, 0, b.y); }
+void run_act_bwd(const kernels &k, buffers &b) { k.act_bwd(b.n, b.x, nullptr, b.g, 0, b.y); }
+void run_act_gate(const kernels &k, buffers &b) { k.act_gate(b.n, b.x, b.p, 2, b.y); }
+void run_act_gate_bwd(const kernels &k, buffers &b)
+{
+    k.act_gate_bwd(b.n, b.x, b.p, b.g, 2, b.y, b.z);
+}
+const norm_arg norm_of_bench = { 0.1f, 1e-9f, 0.3f, 0.01f, 0.02f };
+void run_norm_emit(const kernels &k, buffers &b)
+{
+    k.norm_emit(b.n, b.x, &norm_of_bench, b.p, b.g, b.y);
+}
+void run_norm_sums(const kernels &k, buffers &b)
+{
+    double sums[3];
+    k.norm_sums(b.n, b.x, &norm_of_bench, b.p, b.g, sums);
+    benchmark::DoNotOptimize(sums);
+}
+void run_norm_bwd(const kernels &k, buffers &b)
+{
+    k.norm_bwd(b.n, b.x, &norm_of_bench, b.p, b.g, nullptr, b.y, b.z, b.w);
+}
+void run_rope(const kernels &k, buffers &b) { k.rope(b.n / 2, b.x, b.p, b.g, 0, b.y); }
+
 using kernel_run = void (*)(const kernels &, buffers &);
 
 void time_kernel(benchmark::State &state, kernel_run run, int32_t isa)

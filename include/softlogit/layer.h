@@ -1,11 +1,12 @@
 /*
- * layer.h - the pieces of a transformer around attention and the loss: normalisation, activations,
- * rotary positions, embedding, linear layers; each forward and backward.
+ * layer.h - the pieces of a transformer around attention and the loss: normalisation,
+ * activations, rotary positions, embedding, linear layers; each forward and backward.
  *
- * All functions, unless they say otherwise: float32, bfloat16 or float16 in and out, each tensor
- * with its own type; computed in float32. 1 to 4 dimensions, any strides; the axes before the last
- * are rows. NaN and infinities stay in their row, or element. With no elements nothing is written,
- * gradients of weights apart, which are 0 then. The same bits for any number of threads.
+ * All functions, unless they say otherwise: float32, bfloat16 or float16 in and out, each
+ * tensor with its own type; computed in float32. 1 to 4 dimensions, any strides; the axes
+ * before the last are rows. NaN and infinities stay in their row, or element. With no elements
+ * nothing is written, gradients of weights apart, which are 0 then. The same bits for any
+ * number of threads.
  *
  * An output may be an input itself (same memory, type and strides) where its line says so.
  */
@@ -34,19 +35,19 @@ SLG_API void slg_norm_opts_init(slg_norm_opts *opts, size_t size);
  *
  *     s = x + residual;   y = (s - mean(s)) / sqrt(var(s) + eps) * weight + bias
  *
- * with var the mean square about the mean. The addition saves the pass over memory that a residual
- * connection costs before its norm.
+ * with var the mean square about the mean. The addition saves the pass over memory that a
+ * residual connection costs before its norm.
  *
  *   x         [..., dim]  in
  *   residual  [..., dim]  in   NULL: s is x
  *   weight    [dim]       in   NULL: ones
  *   bias      [dim]       in   NULL: zeros
  *   opts                  in   NULL: the defaults
- *   sum       [..., dim]  out  s, rounded to its type, from which y is computed; NULL: not wanted.
- *                              May be x or residual itself. Needs residual.
+ *   sum       [..., dim]  out  s, rounded to its type, from which y is computed; NULL: not
+ *                              wanted. May be x or residual itself. Needs residual.
  *   y         [..., dim]  out  may be x itself; not sum
- *   stats     [..., 2]    out  float32: mean and 1 / sqrt(var + eps), for the gradient; NULL: not
- *                              wanted
+ *   stats     [..., 2]    out  float32: mean and 1 / sqrt(var + eps), for the gradient; NULL:
+ *                              not wanted
  *
  * eps 0 and a constant row: NaN or infinite. Mean and variance keep their relative precision
  * wherever the row lies. One read of x and residual, one write of sum and y.
@@ -72,8 +73,8 @@ SLG_API slg_status slg_layer_norm(slg_ctx *ctx, const slg_tensor *x, const slg_t
  *   dsum      [..., dim]  in   the gradient that reaches s past the norm, by the residual
  *                              connection; NULL: none
  *   opts                  in   NULL: the defaults
- *   ds        [..., dim]  out  gradient of x and of residual alike; NULL: not wanted. May be dy or
- *                              dsum itself
+ *   ds        [..., dim]  out  gradient of x and of residual alike; NULL: not wanted. May be dy
+ *                              or dsum itself
  *   dweight   [dim]       out  float32; NULL: not wanted
  *   dbias     [dim]       out  float32; NULL: not wanted
  *
@@ -124,8 +125,8 @@ typedef struct slg_activation_opts {
 SLG_API void slg_activation_opts_init(slg_activation_opts *opts, size_t size);
 
 /*
- * y = f(x + bias), f by opts: GELU, SiLU, ReLU. The bias of the linear layer before comes in here,
- * which saves a pass over memory.
+ * y = f(x + bias), f by opts: GELU, SiLU, ReLU. The bias of the linear layer before comes in
+ * here, which saves a pass over memory.
  *
  *   x     [..., dim]  in
  *   bias  [dim]       in   NULL: zeros
@@ -191,7 +192,8 @@ typedef struct slg_rope_opts {
     int32_t inverse;     /* 1: turns back. This is the gradient: dx from dy. Default 0 */
     int32_t offset;      /* position of token 0 where `position` is NULL, >= 0; default 0 */
     double base;         /* slg_rope_table: > 0; default 10000 */
-    double scale;        /* slg_rope_table: position times this (linear interpolation); default 1 */
+    double scale;        /* slg_rope_table: position times this (linear interpolation); default
+                            1 */
 } slg_rope_opts;
 
 SLG_API void slg_rope_opts_init(slg_rope_opts *opts, size_t size);
@@ -212,11 +214,11 @@ SLG_API slg_status slg_rope_table(slg_ctx *ctx, const slg_rope_opts *opts, slg_t
  *
  *     y[a] = x[a] cos - x[b] sin,   y[b] = x[a] sin + x[b] cos
  *
- *   x         [..., tokens, dim]       in   as queries or keys [batch, heads, tokens, dim]; at least
- *                                           2 dimensions
- *   cos, sin  [positions, rotary / 2]  in   float32, rows contiguous; a table of the caller's own
- *                                           gives any other scheme. rotary <= dim; what is beyond
- *                                           stays as it is
+ *   x         [..., tokens, dim]       in   as queries or keys [batch, heads, tokens, dim]; at
+ *                                           least 2 dimensions
+ *   cos, sin  [positions, rotary / 2]  in   float32, rows contiguous; a table of the caller's
+ *                                           own gives any other scheme. rotary <= dim; what is
+ *                                           beyond stays as it is
  *   position  [tokens]                 in   int32 or int64, in [0, positions); NULL: offset,
  *                                           offset + 1, ...
  *   opts                               in   NULL: the defaults
@@ -236,8 +238,8 @@ SLG_API slg_status slg_rope(slg_ctx *ctx, const slg_tensor *x, const slg_tensor 
 typedef struct slg_embedding_opts {
     uint32_t size;      /* sizeof(slg_embedding_opts), set by slg_embedding_opts_init */
     int32_t accumulate; /* forward; 1: y is added to, as positions to words. Default 0 */
-    int64_t padding;    /* an index that reads zeros, and whose row gets no gradient; default -1:
-                           none */
+    int64_t padding;    /* an index that reads zeros, and whose row gets no gradient; default
+                           -1: none */
 } slg_embedding_opts;
 
 SLG_API void slg_embedding_opts_init(slg_embedding_opts *opts, size_t size);
@@ -253,11 +255,13 @@ SLG_API void slg_embedding_opts_init(slg_embedding_opts *opts, size_t size);
  * Errors: SLG_ERR_NULL, SLG_ERR_SHAPE, SLG_ERR_DTYPE, SLG_ERR_STRIDE, SLG_ERR_RANGE (an index),
  * SLG_ERR_OPTIONS. y is untouched then. Since 0.1.
  */
-SLG_API slg_status slg_embedding(slg_ctx *ctx, const slg_tensor *weight, const slg_tensor *index,
-                                 const slg_embedding_opts *opts, slg_tensor *y);
+SLG_API slg_status slg_embedding(slg_ctx *ctx, const slg_tensor *weight,
+                                 const slg_tensor *index, const slg_embedding_opts *opts,
+                                 slg_tensor *y);
 
 /*
- * Its gradient, added to dweight:  dweight[index[i], :] += dy[i, :], in the order of i. With the
+ * Its gradient, added to dweight:  dweight[index[i], :] += dy[i, :], in the order of i. With
+ *                                  the
  * table shared by the output layer, dweight may hold that layer's gradient before.
  *
  *   index    [...]           in      as slg_embedding took it
@@ -287,10 +291,11 @@ SLG_API void slg_linear_opts_init(slg_linear_opts *opts, size_t size);
  *   bias    [out]       in   NULL: zeros. (slg_activation can add it for less.)
  *   y       [..., out]  out
  *
- * float32 rows at one stride go to BLAS as they are; all else is converted in scratch. Same bits
- * for any number of the library's threads; OpenBLAS has threads of its own.
+ * float32 rows at one stride go to BLAS as they are; all else is converted in scratch. Same
+ * bits for any number of the library's threads; OpenBLAS has threads of its own.
  *
- * Errors: SLG_ERR_NULL, SLG_ERR_SHAPE, SLG_ERR_DTYPE, SLG_ERR_STRIDE, SLG_ERR_MEMORY. Since 0.1.
+ * Errors: SLG_ERR_NULL, SLG_ERR_SHAPE, SLG_ERR_DTYPE, SLG_ERR_STRIDE, SLG_ERR_MEMORY. Since
+ * 0.1.
  */
 SLG_API slg_status slg_linear(slg_ctx *ctx, const slg_tensor *x, const slg_tensor *weight,
                               const slg_tensor *bias, slg_tensor *y);

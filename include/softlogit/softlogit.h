@@ -6,6 +6,7 @@
 #include "softlogit/distill.h"
 #include "softlogit/hinge.h"
 #include "softlogit/dual_head.h"
+#include "softlogit/layer.h"
 #include "softlogit/loss.h"
 #include "softlogit/optimizer.h"
 #include "softlogit/reward.h"

@@ -61,6 +61,11 @@
     S(slg_spherical_layer_out) \
     S(slg_spherical_layer_info_t) \
     S(slg_uskd_opts)         \
+    S(slg_norm_opts) \
+    S(slg_activation_opts) \
+    S(slg_rope_opts) \
+    S(slg_embedding_opts) \
+    S(slg_linear_opts) \
     S(slg_sgd_opts)          \
     S(slg_adamw_opts)
 

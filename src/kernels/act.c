@@ -1,9 +1,9 @@
 /*
  * act.c - GELU, its tanh form, SiLU and ReLU, and gates of them. One exponential each.
  *
- * P(x), the normal distribution function, is exp(-x^2 / 2) times a polynomial in (t - c) / (t + c),
- * t = |x|, over t + c: relative error 2^-29 at any t. The square is taken in two parts, since
- * exp would turn its rounding into an error of x^2 / 2 units.
+ * P(x), the normal distribution function, is exp(-x^2 / 2) times a polynomial in (t - c) / (t +
+ * c), t = |x|, over t + c: relative error 2^-29 at any t. The square is taken in two parts,
+ * since exp would turn its rounding into an error of x^2 / 2 units.
  */
 #include <float.h>
 
@@ -14,9 +14,10 @@
 /* P(-t) for t >= 0, and e = exp(-t^2 / 2). */
 static inline vf normal_tail(vf t, const exp_consts *k, vf *e)
 {
-    static const float c[10] = { 0x1.84e44ap-1f,  -0x1.401104p-1f, 0x1.ac43d4p-2f, -0x1.c39d72p-3f,
-                                 0x1.5d46d0p-4f,  -0x1.3d50dep-6f, -0x1.8ada0ep-11f, 0x1.1e52b4p-9f,
-                                 -0x1.7b22c8p-12f, -0x1.e786a4p-13f };
+    static const float c[10] = { 0x1.84e44ap-1f,   -0x1.401104p-1f, 0x1.ac43d4p-2f,
+                                 -0x1.c39d72p-3f,  0x1.5d46d0p-4f,  -0x1.3d50dep-6f,
+                                 -0x1.8ada0ep-11f, 0x1.1e52b4p-9f,  -0x1.7b22c8p-12f,
+                                 -0x1.e786a4p-13f };
     t = vf_min(vf_set(32.0f), t); /* a NaN passes; from 14 on, e is 0 */
     vf square = vf_mul(t, t), lost = vf_fma(t, t, vf_neg(square));
     vf main = exp_vec(vf_mul(square, vf_set(-0.5f)), k, true);
@@ -31,17 +32,20 @@ static inline vf normal_tail(vf t, const exp_consts *k, vf *e)
 static inline vf share(vf x, int kind, const exp_consts *k, vf *slope)
 {
     const vf one = vf_set(1.0f), zero = vf_set(0.0f), limit = vf_set(128.0f);
-    vf near = vf_max(vf_neg(limit), vf_min(limit, x)), e; /* infinities would make 0 inf below */
+    vf near = vf_max(vf_neg(limit), vf_min(limit, x)),
+       e; /* infinities would make 0 inf below */
     if (kind == SLG_GELU) {
         vf tail = normal_tail(vf_abs(x), k, &e);
         vf s = vf_sel(vf_gt(x, zero), vf_sub(one, tail), tail);
-        if (slope) *slope = vf_mad(vf_mul(near, vf_set(0x1.988454p-2f)), e, s); /* 1 / sqrt(2 pi) */
+        if (slope)
+            *slope = vf_mad(vf_mul(near, vf_set(0x1.988454p-2f)), e, s); /* 1 / sqrt(2 pi) */
         return s;
     }
     vf a = near, da = one;
     if (kind == SLG_GELU_TANH) { /* the sigmoid of 2 sqrt(2 / pi) (x + 0.044715 x^3) */
         vf square = vf_mul(near, near);
-        a = vf_mul(near, vf_mad(square, vf_set(0.0713548162726009f), vf_set(1.5957691216057308f)));
+        a = vf_mul(near,
+                   vf_mad(square, vf_set(0.0713548162726009f), vf_set(1.5957691216057308f)));
         da = vf_mad(square, vf_set(3 * 0.0713548162726009f), vf_set(1.5957691216057308f));
     }
     e = exp_vec(vf_neg(vf_abs(a)), k, true);

@@ -9,12 +9,6 @@
 
 #define AHEAD (6 * 1024 / 4)
 
-/* v = load of x at i, fill past the end n; for loops that step by whole vectors. */
-static inline vf load_at(const float *x, size_t i, size_t n, float fill)
-{
-    return n - i < VF_LEN ? vf_load_n(x + i, n - i, fill) : vf_load(x + i);
-}
-
 /* d[0, n) = value(i, end), a vector at i of which those before end count; of the caller's n, x,
    d and store. */
 #define EMIT_LOOP(value)                                                                       \

@@ -11,8 +11,8 @@ static inline vf normal_of(vf x, const norm_arg *a)
     return vf_mul(x, vf_set(a->rstd));
 }
 
-void KERNEL(norm_emit)(size_t n, const float *x, const norm_arg *a, const float *w, const float *b,
-                       float *y)
+void KERNEL(norm_emit)(size_t n, const float *x, const norm_arg *a, const float *w,
+                       const float *b, float *y)
 {
     for (size_t i = 0; i < n; i += VF_LEN) {
         vf h = normal_of(load_at(x, i, n, 0.0f), a);
@@ -42,8 +42,8 @@ void KERNEL(norm_sums)(size_t n, const float *x, const norm_arg *a, const float 
     }
 }
 
-void KERNEL(norm_bwd)(size_t n, const float *x, const norm_arg *a, const float *w, const float *dy,
-                      const float *add, float *dw, float *db, float *dx)
+void KERNEL(norm_bwd)(size_t n, const float *x, const norm_arg *a, const float *w,
+                      const float *dy, const float *add, float *dw, float *db, float *dx)
 {
     const vf mean_g = vf_set(a->mean_g), mean_gh = vf_set(a->mean_gh), rstd = vf_set(a->rstd);
     for (size_t i = 0; i < n; i += VF_LEN) {

@@ -1,12 +1,12 @@
 /*
- * rotate.c - pairs of a row turned by angles. Products are rounded before they are added, so that
- * both layouts, and every ISA, give the same bits.
+ * rotate.c - pairs of a row turned by angles. Products are rounded before they are added, so
+ * that both layouts, and every ISA, give the same bits.
  */
 #include "exp.h"
 
 /* y may be x. */
-void KERNEL(rope)(size_t pairs, const float *x, const float *cos, const float *sin, int interleaved,
-                  float *y)
+void KERNEL(rope)(size_t pairs, const float *x, const float *cos, const float *sin,
+                  int interleaved, float *y)
 {
     if (interleaved) {
         for (size_t i = 0; i < pairs; i++) {

@@ -1,8 +1,8 @@
 /*
- * activation.c - GELU, SiLU, ReLU and gated linear units, element by element: a pass over memory
- * with the bias before it, and backward the bias's gradient, on the way.
+ * activation.c - GELU, SiLU, ReLU and gated linear units, element by element: a pass over
+ * memory with the bias before it, and backward the bias's gradient, on the way.
  */
-#include "layer.h"
+#include "column_sums.h"
 
 enum { PIECE = 512 }; /* columns at a time, where rows are converted */
 
@@ -114,9 +114,10 @@ static slg_status run(slg_ctx *ctx, job *j, int inputs, const operand *in, int o
     return SLG_OK;
 }
 
-static slg_status plain(slg_ctx *ctx, bool backward, const slg_tensor *x, const slg_tensor *bias,
-                        const slg_tensor *dy, const slg_activation_opts *opts,
-                        const slg_tensor *result, const slg_tensor *dbias)
+static slg_status plain(slg_ctx *ctx, bool backward, const slg_tensor *x,
+                        const slg_tensor *bias, const slg_tensor *dy,
+                        const slg_activation_opts *opts, const slg_tensor *result,
+                        const slg_tensor *dbias)
 {
     slg_activation_opts o;
     const operand in[] = { { "x", x, 0 }, { "dy", dy, 0 } };
@@ -154,9 +155,10 @@ slg_status slg_activation_backward(slg_ctx *ctx, const slg_tensor *x, const slg_
     return op_end(ctx, plain(ctx, true, x, bias, dy, opts, dx, dbias));
 }
 
-static slg_status gated(slg_ctx *ctx, bool backward, const slg_tensor *gate, const slg_tensor *up,
-                        const slg_tensor *dy, const slg_activation_opts *opts,
-                        const slg_tensor *result, const slg_tensor *dup)
+static slg_status gated(slg_ctx *ctx, bool backward, const slg_tensor *gate,
+                        const slg_tensor *up, const slg_tensor *dy,
+                        const slg_activation_opts *opts, const slg_tensor *result,
+                        const slg_tensor *dup)
 {
     slg_activation_opts o;
     const operand in[] = { { "gate", gate, 0 }, { "up", up, 0 }, { "dy", dy, 0 } };

@@ -1,9 +1,9 @@
 /*
- * column_sums.c - sums over rows, by chunks; and the checks of layer.h.
+ * column_sums.c - sums over rows, by chunks; and the checks of column_sums.h.
  */
 #include <string.h>
 
-#include "layer.h"
+#include "column_sums.h"
 
 enum { CHUNK_ROWS = 16, CHUNKS_MAX = 256 };
 
@@ -43,14 +43,14 @@ slg_status layer_vector_out(slg_ctx *ctx, const char *name, const slg_tensor *t,
     return vector_shape(ctx, name, t, dim);
 }
 
-slg_status column_sums_open(slg_ctx *ctx, int64_t rows, int64_t dim, bool first, bool second,
+slg_status column_sums_open(slg_ctx *ctx, int64_t count, int64_t dim, bool first, bool second,
                             column_sums *s)
 {
-    const int64_t least = (rows + CHUNKS_MAX - 1) / CHUNKS_MAX;
+    const int64_t least = (count + CHUNKS_MAX - 1) / CHUNKS_MAX;
     const bool wanted[2] = { first, second };
-    *s = (column_sums){ .rows = rows, .dim = dim };
+    *s = (column_sums){ .count = count, .dim = dim };
     s->chunk_rows = least > CHUNK_ROWS ? least : CHUNK_ROWS;
-    s->chunks = (rows + s->chunk_rows - 1) / s->chunk_rows;
+    s->chunks = (count + s->chunk_rows - 1) / s->chunk_rows;
     for (int i = 0; i < 2; i++) {
         if (!wanted[i]) continue;
         s->part[i] = arena_alloc(ctx, (size_t)s->chunks * (size_t)dim, sizeof(float));
@@ -67,7 +67,7 @@ int64_t column_sums_chunk(const column_sums *s, int64_t chunk, int64_t *first, f
         sum[i] = s->part[i] ? s->part[i] + chunk * s->dim : NULL;
         if (sum[i]) memset(sum[i], 0, (size_t)s->dim * sizeof(float));
     }
-    return end < s->rows ? end : s->rows;
+    return end < s->count ? end : s->count;
 }
 
 void column_sums_close(const column_sums *s, int which, bool accumulate, const slg_tensor *out)

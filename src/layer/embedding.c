@@ -1,14 +1,15 @@
 /*
- * embedding.c - rows of a table by index, and their gradient added back. Backward, threads share
- * out columns and not rows: each weight adds up its terms in the order of the rows.
+ * embedding.c - rows of a table by index, and their gradient added back. Backward, threads
+ * share out columns and not rows: each weight adds up its terms in the order of the rows.
  */
 #include <string.h>
 
-#include "layer.h"
+#include "column_sums.h"
 
 enum { ROWS_A_TASK = 64, COLS_A_TASK = 128, PIECE = 512 };
 
-static const slg_embedding_opts defaults = { .size = sizeof(slg_embedding_opts), .padding = -1 };
+static const slg_embedding_opts defaults = { .size = sizeof(slg_embedding_opts),
+                                             .padding = -1 };
 
 void slg_embedding_opts_init(slg_embedding_opts *opts, size_t size)
 {
@@ -93,7 +94,9 @@ static slg_status embedding(slg_ctx *ctx, const slg_tensor *weight, const slg_te
     SLG_TRY(layer_apart(ctx, "y", y, "index", index, false));
     op_detail(ctx, y);
     if (tensor_size(y) == 0) return SLG_OK;
-    job j = { &ctx->k, rows_per_row(index), rows_of(weight), rows_of(y), o.accumulate, o.padding };
+    job j = {
+        &ctx->k, rows_per_row(index), rows_of(weight), rows_of(y), o.accumulate, o.padding
+    };
     pool_run(ctx, (j.x.count + ROWS_A_TASK - 1) / ROWS_A_TASK, gather, &j);
     return SLG_OK;
 }
@@ -123,8 +126,9 @@ static void scatter(void *arg, int64_t task, int32_t worker)
     }
 }
 
-static slg_status embedding_backward(slg_ctx *ctx, const slg_tensor *index, const slg_tensor *dy,
-                                     const slg_embedding_opts *opts, slg_tensor *dweight)
+static slg_status embedding_backward(slg_ctx *ctx, const slg_tensor *index,
+                                     const slg_tensor *dy, const slg_embedding_opts *opts,
+                                     slg_tensor *dweight)
 {
     slg_embedding_opts o;
     SLG_TRY(open_options(ctx, opts, &o));

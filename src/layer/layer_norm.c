@@ -1,14 +1,15 @@
 /*
- * layer_norm.c - layer and RMS normalisation, with the addition before them, and their gradients.
+ * layer_norm.c - layer and RMS normalisation, with the addition before them, and their
+ * gradients.
  *
- * A row is fetched once; its statistics and its result are made while it is in the cache. Backward,
- * the mean that was saved as one float is put right by the mean of what is left, so that a row far
- * from 0 loses nothing.
+ * A row is fetched once; its statistics and its result are made while it is in the cache.
+ * Backward, the mean that was saved as one float is put right by the mean of what is left, so
+ * that a row far from 0 loses nothing.
  */
 #include <math.h>
 #include <string.h>
 
-#include "layer.h"
+#include "column_sums.h"
 
 static const slg_norm_opts defaults = { .size = sizeof(slg_norm_opts), .eps = 1e-5 };
 
@@ -134,7 +135,8 @@ static slg_status forward_check(slg_ctx *ctx, bool rms, const forward_args *g)
     }
     if (g->sum) {
         if (!g->residual)
-            return slg_fail(ctx, SLG_ERR_NULL, "sum is given, residual is NULL: sum would be x");
+            return slg_fail(ctx, SLG_ERR_NULL,
+                            "sum is given, residual is NULL: sum would be x");
         SLG_TRY(tensor_out(ctx, "sum", g->sum, DT_ROW, 1, 4));
         SLG_TRY(tensor_same_shape(ctx, "sum", g->sum, "x", g->x));
     }
@@ -143,7 +145,8 @@ static slg_status forward_check(slg_ctx *ctx, bool rms, const forward_args *g)
         const char *name;
         const slg_tensor *t;
         bool may_x, may_residual;
-    } outs[] = { { "sum", g->sum, true, true }, { "y", g->y, true, false },
+    } outs[] = { { "sum", g->sum, true, true },
+                 { "y", g->y, true, false },
                  { "stats", g->stats, false, false } };
     for (size_t i = 0; i < 3; i++) {
         const char *name = outs[i].name;
@@ -277,7 +280,8 @@ static slg_status backward_check(slg_ctx *ctx, bool rms, const backward_args *g)
         const char *name;
         const slg_tensor *t;
         bool may_be;
-    } outs[] = { { "ds", g->ds, true }, { "dweight", g->dweight, false },
+    } outs[] = { { "ds", g->ds, true },
+                 { "dweight", g->dweight, false },
                  { "dbias", g->dbias, false } };
     for (size_t i = 0; i < 3; i++) {
         const char *name = outs[i].name;

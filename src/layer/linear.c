@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "core/blas.h"
-#include "layer.h"
+#include "column_sums.h"
 
 static const slg_linear_opts defaults = { .size = sizeof(slg_linear_opts) };
 
@@ -23,7 +23,8 @@ typedef struct matrix {
 
 static bool blas_can(const rows *m)
 {
-    return m->plain && m->outer <= 1 && (m->count <= 1 || m->outer == 0 || m->stride[0] >= m->cols);
+    return m->plain && m->outer <= 1 &&
+           (m->count <= 1 || m->outer == 0 || m->stride[0] >= m->cols);
 }
 
 /* The tensor's own memory, or scratch. */
@@ -129,8 +130,8 @@ static slg_status linear(slg_ctx *ctx, const slg_tensor *x, const slg_tensor *we
     SLG_TRY(matrix_in(ctx, weight, &w));
     SLG_TRY(matrix_of(ctx, y, &c));
     if (b) pool_run(ctx, c.m.count, bias_row, &(bias_job){ &c, b });
-    SLG_TRY(blas_sgemm(ctx, false, true, c.m.count, c.m.cols, a.m.cols, 1.0f, a.at, a.ld, w.at, w.ld,
-                       b ? 1.0f : 0.0f, c.at, c.ld));
+    SLG_TRY(blas_sgemm(ctx, false, true, c.m.count, c.m.cols, a.m.cols, 1.0f, a.at, a.ld, w.at,
+                       w.ld, b ? 1.0f : 0.0f, c.at, c.ld));
     matrix_out(ctx, &c);
     return SLG_OK;
 }
@@ -178,8 +179,9 @@ static slg_status check_grads(slg_ctx *ctx, const slg_tensor *x, const slg_tenso
         SLG_TRY(tensor_same_shape(ctx, "dweight", dweight, "weight", weight));
         const rows m = rows_of(dweight);
         if (!blas_can(&m))
-            return slg_fail(ctx, SLG_ERR_STRIDE, "rows of dweight must be contiguous, one after "
-                                                 "the other");
+            return slg_fail(ctx, SLG_ERR_STRIDE,
+                            "rows of dweight must be contiguous, one after "
+                            "the other");
     }
     SLG_TRY(layer_vector_out(ctx, "dbias", dbias, weight->shape[0]));
     for (int i = 0; i < 3; i++) {
@@ -211,8 +213,8 @@ static slg_status linear_backward(slg_ctx *ctx, const slg_tensor *x, const slg_t
     if (dx && tensor_size(dx) > 0) {
         SLG_TRY(matrix_in(ctx, weight, &w));
         SLG_TRY(matrix_of(ctx, dx, &c));
-        SLG_TRY(blas_sgemm(ctx, false, false, count, in, out, 1.0f, d.at, d.ld, w.at, w.ld, 0.0f,
-                           c.at, c.ld));
+        SLG_TRY(blas_sgemm(ctx, false, false, count, in, out, 1.0f, d.at, d.ld, w.at, w.ld,
+                           0.0f, c.at, c.ld));
         matrix_out(ctx, &c);
     }
     if (dweight && tensor_size(dweight) > 0) {
@@ -227,8 +229,8 @@ static slg_status linear_backward(slg_ctx *ctx, const slg_tensor *x, const slg_t
 }
 
 slg_status slg_linear_backward(slg_ctx *ctx, const slg_tensor *x, const slg_tensor *weight,
-                               const slg_tensor *dy, const slg_linear_opts *opts, slg_tensor *dx,
-                               slg_tensor *dweight, slg_tensor *dbias)
+                               const slg_tensor *dy, const slg_linear_opts *opts,
+                               slg_tensor *dx, slg_tensor *dweight, slg_tensor *dbias)
 {
     if (!ctx) return SLG_ERR_NULL;
     op_begin(ctx, "slg_linear_backward");

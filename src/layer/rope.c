@@ -4,11 +4,13 @@
 #include <math.h>
 #include <string.h>
 
-#include "layer.h"
+#include "column_sums.h"
 
 enum { ROWS_A_TASK = 64 };
 
-static const slg_rope_opts defaults = { .size = sizeof(slg_rope_opts), .base = 1e4, .scale = 1 };
+static const slg_rope_opts defaults = { .size = sizeof(slg_rope_opts),
+                                        .base = 1e4,
+                                        .scale = 1 };
 
 void slg_rope_opts_init(slg_rope_opts *opts, size_t size)
 {
@@ -20,7 +22,8 @@ static slg_status open_options(slg_ctx *ctx, const slg_rope_opts *given, slg_rop
     *o = defaults;
     SLG_TRY(options_read(ctx, "opts", given, o, sizeof *o));
     if (o->interleaved < 0 || o->interleaved > 1)
-        return slg_fail(ctx, SLG_ERR_RANGE, "interleaved is %d, must be 0 or 1", o->interleaved);
+        return slg_fail(ctx, SLG_ERR_RANGE, "interleaved is %d, must be 0 or 1",
+                        o->interleaved);
     if (o->inverse < 0 || o->inverse > 1)
         return slg_fail(ctx, SLG_ERR_RANGE, "inverse is %d, must be 0 or 1", o->inverse);
     if (o->offset < 0)
@@ -28,7 +31,8 @@ static slg_status open_options(slg_ctx *ctx, const slg_rope_opts *given, slg_rop
     if (!(o->base > 0 && o->base <= 1e30))
         return slg_fail(ctx, SLG_ERR_RANGE, "base is %g, must be above 0, to 1e30", o->base);
     if (!(fabs(o->scale) <= 1e30))
-        return slg_fail(ctx, SLG_ERR_RANGE, "scale is %g, must be from -1e30 to 1e30", o->scale);
+        return slg_fail(ctx, SLG_ERR_RANGE, "scale is %g, must be from -1e30 to 1e30",
+                        o->scale);
     return SLG_OK;
 }
 
@@ -87,8 +91,8 @@ static void turn(void *arg, int64_t task, int32_t worker)
     for (int64_t r = first; r < j->x.count && r < first + ROWS_A_TASK; r++) {
         const int64_t p = position_of(j, r % j->tokens);
         const float *c = (const float *)(const void *)rows_at(&j->cos, p);
-        const float *s = j->back ? j->back + p * pairs
-                                 : (const float *)(const void *)rows_at(&j->sin, p);
+        const float *s =
+            j->back ? j->back + p * pairs : (const float *)(const void *)rows_at(&j->sin, p);
         const float *x = rows_fetch(j->k, &j->x, r, 0, n, in);
         float *y = rows_stage(&j->y, r, 0, out);
         j->k->rope((size_t)pairs, x, c, s, j->interleaved, y);
@@ -103,15 +107,17 @@ static slg_status check_positions(slg_ctx *ctx, const slg_tensor *position, int6
 {
     if (!position) {
         if (tokens <= positions - offset) return SLG_OK;
-        return slg_fail(ctx, SLG_ERR_RANGE, "%lld tokens from offset %d on, cos has %lld positions",
+        return slg_fail(ctx, SLG_ERR_RANGE,
+                        "%lld tokens from offset %d on, cos has %lld positions",
                         (long long)tokens, offset, (long long)positions);
     }
     const rows m = rows_per_row(position);
     for (int64_t t = 0; t < tokens; t++) {
         const int64_t p = rows_get_int(&m, t, 0);
         if (p < 0 || p >= positions)
-            return slg_fail(ctx, SLG_ERR_RANGE, "position[%lld] is %lld, cos has %lld positions",
-                            (long long)t, (long long)p, (long long)positions);
+            return slg_fail(ctx, SLG_ERR_RANGE,
+                            "position[%lld] is %lld, cos has %lld positions", (long long)t,
+                            (long long)p, (long long)positions);
     }
     return SLG_OK;
 }
@@ -129,7 +135,8 @@ static slg_status check(slg_ctx *ctx, const slg_tensor *x, const slg_tensor *cos
     const int64_t dim = x->shape[x->ndim - 1], tokens = x->shape[x->ndim - 2];
     const int64_t pairs = cosines->shape[1];
     if (pairs > dim / 2)
-        return slg_fail(ctx, SLG_ERR_SHAPE, "cos has %lld columns, x has %lld: at most half of it",
+        return slg_fail(ctx, SLG_ERR_SHAPE,
+                        "cos has %lld columns, x has %lld: at most half of it",
                         (long long)pairs, (long long)dim);
     if (pairs > 1 && (cosines->stride[1] != 1 || sines->stride[1] != 1))
         return slg_fail(ctx, SLG_ERR_STRIDE, "rows of cos and sin must be contiguous");
@@ -165,20 +172,26 @@ static slg_status rotate(slg_ctx *ctx, const slg_tensor *x, const slg_tensor *co
     SLG_TRY(check(ctx, x, cosines, sines, position, o.offset, y));
     op_detail(ctx, x);
     if (tensor_size(x) == 0) return SLG_OK;
-    job j = { .k = &ctx->k, .x = rows_of(x), .y = rows_of(y), .cos = rows_of(cosines),
-              .sin = rows_of(sines), .tokens = x->shape[x->ndim - 2],
-              .interleaved = o.interleaved, .offset = o.offset };
+    job j = { .k = &ctx->k,
+              .x = rows_of(x),
+              .y = rows_of(y),
+              .cos = rows_of(cosines),
+              .sin = rows_of(sines),
+              .tokens = x->shape[x->ndim - 2],
+              .interleaved = o.interleaved,
+              .offset = o.offset };
     if (position) j.position = rows_per_row(position);
     if (o.inverse) SLG_TRY(turn_back(ctx, &j));
-    j.scratch = arena_alloc(ctx, (size_t)ctx->num_threads * 2 * (size_t)j.x.cols, sizeof(float));
+    j.scratch =
+        arena_alloc(ctx, (size_t)ctx->num_threads * 2 * (size_t)j.x.cols, sizeof(float));
     if (!j.scratch) return SLG_ERR_MEMORY;
     pool_run(ctx, (j.x.count + ROWS_A_TASK - 1) / ROWS_A_TASK, turn, &j);
     return SLG_OK;
 }
 
 slg_status slg_rope(slg_ctx *ctx, const slg_tensor *x, const slg_tensor *cos,
-                    const slg_tensor *sin, const slg_tensor *position, const slg_rope_opts *opts,
-                    slg_tensor *y)
+                    const slg_tensor *sin, const slg_tensor *position,
+                    const slg_rope_opts *opts, slg_tensor *y)
 {
     if (!ctx) return SLG_ERR_NULL;
     op_begin(ctx, "slg_rope");

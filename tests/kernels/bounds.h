@@ -73,5 +73,13 @@
 #define BOUND_narrow_f16 0
 #define BOUND_adamw 4.5            /* 3.6   3.6   3.6; of the magnitudes that are added up */
 #define BOUND_sgd 3.5              /* 2.8   2.8   2.8 */
+#define BOUND_act 10.0             /* 8.0   7.0   6.5; GELU_TANH: times 1 + |its argument| */
+#define BOUND_act_bwd 10.0         /* 8.0   7.6   7.4; of its two terms, as act */
+#define BOUND_act_gate 10.0        /* 7.0   7.2   6.8; as act */
+#define BOUND_act_gate_bwd 10.0    /* 7.0   7.6   7.4; as act_bwd */
+#define BOUND_norm_emit 4.0        /* 2.8   3.0   2.8; of (|x| + |mean|) rstd |w| + |b| */
+#define BOUND_norm_sums 60.0       /* 38.1  26.5  15.0; of the sums of magnitudes */
+#define BOUND_norm_bwd 4.5         /* 3.4   3.5   3.2; of the magnitudes that are added up */
+#define BOUND_rope 2.0             /* 1.93  1.93  1.93; of |a cos| + |b sin| */
 
 #endif
