@@ -284,6 +284,8 @@ SLG_API slg_status slg_comp_sum(slg_ctx *ctx, const slg_logits *logits,
 typedef struct slg_squared_softmax_opts {
     uint32_t size;     /* sizeof(slg_squared_softmax_opts), set by its _init */
     int32_t reduction; /* slg_reduction; default SLG_MEAN */
+    slg_tensor *prob;  /* out: NULL, or [rows, cols] f32, bf16, f16: p, of ignored rows too; overlaps
+                          nothing else. NaN in a row with NaN or +inf, 0 where all are masked */
 } slg_squared_softmax_opts;
 
 SLG_API void slg_squared_softmax_opts_init(slg_squared_softmax_opts *opts, size_t size);
@@ -298,7 +300,7 @@ SLG_API void slg_squared_softmax_opts_init(slg_squared_softmax_opts *opts, size_
  *   logits   in   [rows, cols] or an output layer
  *   targets  in   index (b is 1 there, 0 elsewhere) or prob, one of the two; row_weight;
  *                 the others NULL. prob is b, and here need not be a distribution: any numbers
- *   opts     in   NULL: the defaults
+ *   opts     in   NULL: the defaults. What opts->prob points to is written.
  *   out      out  see slg_loss_out; not NULL
  *   grad     out  NULL: not wanted
  *

@@ -123,6 +123,29 @@ static void watch(const product *p, bool trans_a, bool trans_b, const void *a, c
 DEFINE_GEMM(blas_sgemm, float, cblas_sgemm)
 DEFINE_GEMM(blas_dgemm, double, cblas_dgemm)
 
+/* y is zeroed here where it is overwritten: versions differ in whether 0 times NaN is 0
+   there. */
+slg_status blas_dgemv(slg_ctx *ctx, bool trans, int64_t m, int64_t n, const double *a,
+                      int64_t lda, const double *x, bool add, double *y)
+{
+    product p = { m, 1, n, lda, 1, 1 };
+    SLG_TRY(check(ctx, false, false, &p));
+    if (m > INT32_MAX)
+        return slg_fail(ctx, SLG_ERR_SHAPE, "a matrix of %lld rows is more than BLAS can index",
+                        (long long)m);
+    const int64_t in = trans ? m : n, out = trans ? n : m;
+    for (int64_t i = 0; !add && i < out; i++) y[i] = 0;
+    if (m == 0 || n == 0) return SLG_OK;
+    fp_mode mode = fp_enter_ieee();
+    will_read(a, m, n, p.lda, sizeof *a);
+    will_read(x, 1, in, in, sizeof *x);
+    cblas_dgemv(CblasRowMajor, trans ? CblasTrans : CblasNoTrans, (int)m, (int)n, 1, a,
+                (int)p.lda, x, 1, 1, y, 1);
+    has_written(y, 1, out, out, sizeof *y);
+    fp_leave(mode);
+    return SLG_OK;
+}
+
 /* The level of an OpenBLAS core's kernels; those of 0.3.x that have one. */
 static int32_t core_isa(const char *core)
 {

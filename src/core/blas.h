@@ -27,10 +27,18 @@ slg_status blas_dgemm(slg_ctx *ctx, bool trans_a, bool trans_b, int64_t m, int64
                       double beta, double *c, int64_t ldc);
 
 /*
- * Symmetric updates of c (n x n), whole: c += a'a, c += a'b + b'a, a and b being k x n. ld:
- * of all.
+ * y = a x, or a'x with trans; a is m x n, row-major. With add, it is added to y; else y is
+ * overwritten even where it holds NaN. m and n at most INT32_MAX, else SLG_ERR_SHAPE.
  */
-slg_status blas_dsyrk(slg_ctx *ctx, int64_t n, int64_t k, const double *a, double *c);
+slg_status blas_dgemv(slg_ctx *ctx, bool trans, int64_t m, int64_t n, const double *a,
+                      int64_t lda, const double *x, bool add, double *y);
+
+/*
+ * Symmetric updates of c (n x n), whole: c += alpha a'a, c += a'b + b'a, a and b being k x n.
+ * ld: of all.
+ */
+slg_status blas_dsyrk(slg_ctx *ctx, int64_t n, int64_t k, double alpha, const double *a,
+                      double *c);
 slg_status blas_dsyr2k(slg_ctx *ctx, int64_t n, int64_t k, const double *a, const double *b,
                        double *c);
 

@@ -43,12 +43,13 @@ static void mirror(int64_t n, double *c)
                 for (int64_t j = j0; j < i && j < j0 + TILE; j++) c[i * n + j] = c[j * n + i];
 }
 
-slg_status blas_dsyrk(slg_ctx *ctx, int64_t n, int64_t k, const double *a, double *c)
+slg_status blas_dsyrk(slg_ctx *ctx, int64_t n, int64_t k, double alpha, const double *a,
+                      double *c)
 {
     SLG_TRY(check(ctx, n, k));
     if (n == 0 || k == 0) return SLG_OK;
     fp_mode mode = fp_enter_ieee();
-    cblas_dsyrk(CblasRowMajor, CblasUpper, CblasTrans, (int)n, (int)k, 1, a, (int)n, 1, c,
+    cblas_dsyrk(CblasRowMajor, CblasUpper, CblasTrans, (int)n, (int)k, alpha, a, (int)n, 1, c,
                 (int)n);
     mirror(n, c);
     fp_leave(mode);

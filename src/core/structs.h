@@ -30,6 +30,13 @@
     S(slg_spherical_opts)    \
     S(slg_squared_softmax_opts) \
     S(slg_softmax_regression_out) \
+    S(slg_attention_regression_out) \
+    S(slg_regression_descent_opts) \
+    S(slg_regression_descent_out) \
+    S(slg_regression_shift_opts) \
+    S(slg_regression_shift_out) \
+    S(slg_attention_step_opts) \
+    S(slg_attention_step_out) \
     S(slg_preference_opts) \
     S(slg_rival_gradient_opts) \
     S(slg_utility_transform_opts) \

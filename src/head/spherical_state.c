@@ -76,7 +76,7 @@ static slg_status gram_of_w(slg_spherical_layer *l, bool plain)
             v_read(l, first, n, w);
         else
             SLG_TRY(layer_w_rows(l, NULL, first, n, v, w));
-        SLG_TRY(blas_dsyrk(l->ctx, d, n, w, q));
+        SLG_TRY(blas_dsyrk(l->ctx, d, n, 1, w, q));
         for (int64_t r = 0; r < n; r++)
             for (int64_t i = 0; i < d; i++) sum[i] += w[r * d + i];
     }

@@ -169,6 +169,7 @@ static void record(loss_call *c, const loss_row *r, bool ordinary, bool correct)
     if (c->lse_rows.data) rows_put(&c->lse_rows, r->row, 0, r->lse);
     bool ignored = targets_ignored(&c->target, r->row);
     put_extra(c, r, ordinary, ignored);
+    if (!ordinary && c->method->unusual && sees(c, r->row)) c->method->unusual(c, r);
     if (ignored) return;
     c->loss[r->row] = r->loss;
     c->correct[r->row] = correct && !isnan(r->loss);

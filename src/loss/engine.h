@@ -102,6 +102,11 @@ typedef struct loss_method {
                   float *scratch);
     int64_t (*scratch_floats)(int64_t cols);
 
+    /* Rows that solve and whole do not get, since r->lse is NaN or infinite, for a method
+       that writes outputs of its own; NULL: nothing to do. Ignored rows too with
+       LOSS_SEES_IGNORED. */
+    void (*unusual)(const loss_call *call, const loss_row *r);
+
     /* The extras of a row with every class masked. They are NaN where the row holds NaN or
        +inf, and 0 where it is ignored and the method does not see ignored rows. */
     double extra_masked[LOSS_EXTRA];

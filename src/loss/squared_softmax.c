@@ -8,7 +8,7 @@
 #include <math.h>
 
 #include "core/options.h"
-#include "engine.h"
+#include "methods.h"
 
 static const slg_squared_softmax_opts defaults = {
     .size = sizeof(slg_squared_softmax_opts),
@@ -50,6 +50,26 @@ static void block_c(const loss_call *call, const loss_row *r, int64_t col, int64
     if (r->target >= col && r->target < col + n) c[r->target - col] = -(float)r->other;
 }
 
+static rows *prob_of(const loss_call *call) { return call->state; }
+
+/* A row's probabilities to where the caller wants them; p NULL: all of them `same`. */
+static void put_prob(const loss_call *call, int64_t row, const float *p, float same)
+{
+    const rows *to = prob_of(call);
+    float scratch[KERNEL_BLOCK];
+    for (int64_t col = 0; col < to->cols; col += KERNEL_BLOCK) {
+        const int64_t n = to->cols - col < KERNEL_BLOCK ? to->cols - col : KERNEL_BLOCK;
+        float *y = rows_stage(to, row, col, scratch);
+        for (int64_t i = 0; i < n; i++) y[i] = p ? p[col + i] : same;
+        rows_commit(&call->ctx->k, to, row, col, n, scratch);
+    }
+}
+
+static void unusual(const loss_call *call, const loss_row *r)
+{
+    put_prob(call, r->row, NULL, r->lse == -INFINITY ? 0 : NAN);
+}
+
 static void whole(const loss_call *call, loss_row *r, const float *x, const float *t, float *d,
                   float *scratch)
 {
@@ -66,6 +86,7 @@ static void whole(const loss_call *call, loss_row *r, const float *x, const floa
         s += k->dot((size_t)n, p + col, c, 0.0f);
     }
     r->loss = r->weight == 0 ? 0 : r->weight * 0.5 * square;
+    if (prob_of(call)) put_prob(call, r->row, p, 0);
     if (!d) return;
     const double factor = r->weight * loss_factor(r);
     for (int64_t col = 0; col < cols; col += KERNEL_BLOCK) {
@@ -79,11 +100,39 @@ static void whole(const loss_call *call, loss_row *r, const float *x, const floa
 
 static int64_t scratch_floats(int64_t cols) { return cols; }
 
-static const loss_method method = {
-    .uses = TARGET_INDEX | TARGET_PROB | TARGET_ANY_PROB | TARGET_ROW_WEIGHT,
-    .whole = whole,
-    .scratch_floats = scratch_floats,
-};
+static slg_status open(loss_call *call)
+{
+    const slg_squared_softmax_opts *o = call->opts;
+    const int64_t shape[2] = { call->src.rows, call->src.cols };
+    rows *to = arena_alloc(call->ctx, 1, sizeof *to);
+    if (!to) return SLG_ERR_MEMORY;
+    SLG_TRY(tensor_out(call->ctx, "opts.prob", o->prob, DT_ROW, 2, 2));
+    SLG_TRY(tensor_shape_is(call->ctx, "opts.prob", o->prob, 2, shape));
+    SLG_TRY(loss_open_apart(call, "opts.prob", o->prob));
+    *to = rows_of(o->prob);
+    call->state = to;
+    return SLG_OK;
+}
+
+#define USES (TARGET_INDEX | TARGET_PROB | TARGET_ANY_PROB | TARGET_ROW_WEIGHT)
+
+static const loss_method method = { .uses = USES,
+                                    .whole = whole,
+                                    .scratch_floats = scratch_floats };
+static const loss_method with_prob = { .uses = USES,
+                                       .flags = LOSS_SEES_IGNORED,
+                                       .open = open,
+                                       .whole = whole,
+                                       .scratch_floats = scratch_floats,
+                                       .unusual = unusual };
+
+slg_status squared_softmax_run(slg_ctx *ctx, const slg_logits *logits,
+                               const slg_targets *targets, const slg_squared_softmax_opts *o,
+                               slg_loss_out *out, slg_logits_grad *grad)
+{
+    return loss_run(ctx, o->prob ? &with_prob : &method, o, o->reduction, logits, targets, out,
+                    grad);
+}
 
 static slg_status squared_softmax(slg_ctx *ctx, const slg_logits *logits,
                                   const slg_targets *targets,
@@ -92,7 +141,7 @@ static slg_status squared_softmax(slg_ctx *ctx, const slg_logits *logits,
 {
     slg_squared_softmax_opts o = defaults;
     SLG_TRY(options_read(ctx, "opts", opts, &o, sizeof o));
-    return loss_run(ctx, &method, &o, o.reduction, logits, targets, out, grad);
+    return squared_softmax_run(ctx, logits, targets, &o, out, grad);
 }
 
 slg_status slg_squared_softmax(slg_ctx *ctx, const slg_logits *logits,

@@ -85,6 +85,35 @@ static int teardown(void **state)
 TEST_GEMM(test_sgemm, float, blas_sgemm)
 TEST_GEMM(test_dgemm, double, blas_dgemm)
 
+static void test_dgemv(void **state)
+{
+    (void)state;
+    double a[LD * LD], x[LD], y[LD];
+    for (int i = 0; i < LD * LD; i++) a[i] = i % 5 - 2;
+    for (int kind = 0; kind < 4; kind++) {
+        const bool trans = kind & 1, add = kind & 2;
+        const int in = trans ? M : N, out = trans ? N : M;
+        for (int i = 0; i < LD; i++) x[i] = i - 3, y[i] = add ? 10.0 * i : (double)NAN;
+        assert_int_equal(blas_dgemv(ctx, trans, M, N, a, LD, x, add, y), SLG_OK);
+        for (int i = 0; i < out; i++) {
+            double want = add ? 10.0 * i : 0;
+            for (int k = 0; k < in; k++) want += a[trans ? k * LD + i : i * LD + k] * x[k];
+            assert_true(y[i] == want);
+        }
+        assert_true(add ? y[out] == 10 * out : isnan(y[out]));
+    }
+    y[0] = NAN, y[1] = 4;
+    assert_int_equal(blas_dgemv(ctx, false, 1, 0, a, 0, x, false, y), SLG_OK);
+    assert_true(y[0] == 0 && y[1] == 4);
+    assert_int_equal(blas_dgemv(ctx, true, 0, 2, a, 2, x, true, y), SLG_OK);
+    assert_true(y[0] == 0 && y[1] == 4);
+    const int64_t big = (int64_t)INT32_MAX + 1;
+    assert_int_equal(blas_dgemv(ctx, false, big, 1, a, 1, x, false, y), SLG_ERR_SHAPE);
+    assert_int_equal(blas_dgemv(ctx, false, 1, big, a, big, x, false, y), SLG_ERR_SHAPE);
+    assert_int_equal(blas_dgemv(ctx, false, 2, 2, a, 1, x, false, y), SLG_ERR_SHAPE);
+    assert_true(y[0] == 0);
+}
+
 static void test_mode(void **state)
 {
     (void)state;
@@ -107,6 +136,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sgemm),
         cmocka_unit_test(test_dgemm),
+        cmocka_unit_test(test_dgemv),
         cmocka_unit_test(test_mode),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -39,19 +39,19 @@ static void test_symmetric(void **state)
     double a[K * N], b[K * N], c[N * N], e[N * N];
     fill(a, K * N, 1), fill(b, K * N, 2);
     for (int i = 0; i < N * N; i++) c[i] = e[i] = (double)(i / N + i % N);
-    assert_int_equal(blas_dsyrk(ctx, N, K, a, c), SLG_OK);
+    assert_int_equal(blas_dsyrk(ctx, N, K, -2, a, c), SLG_OK);
     assert_int_equal(blas_dsyr2k(ctx, N, K, a, b, e), SLG_OK);
     for (int i = 0; i < N; i++)
         for (int j = 0; j < N; j++) {
             double one = i + j, two = i + j;
             for (int k = 0; k < K; k++) {
-                one += a[k * N + i] * a[k * N + j];
+                one -= 2 * a[k * N + i] * a[k * N + j];
                 two += a[k * N + i] * b[k * N + j] + b[k * N + i] * a[k * N + j];
             }
             assert_true(c[i * N + j] == one && e[i * N + j] == two);
         }
-    assert_int_equal(blas_dsyrk(ctx, 0, K, a, c), SLG_OK);
-    assert_int_equal(blas_dsyrk(ctx, -1, K, a, c), SLG_ERR_SHAPE);
+    assert_int_equal(blas_dsyrk(ctx, 0, K, 1, a, c), SLG_OK);
+    assert_int_equal(blas_dsyrk(ctx, -1, K, 1, a, c), SLG_ERR_SHAPE);
 }
 
 static void test_solve(void **state)

@@ -73,8 +73,56 @@ static void newton(run *g)
     expect(g, "objectives", &all);
 }
 
+/* The matrix form; float32 alone. */
+static void attention(run *g)
+{
+    slg_attention_regression_out o;
+    slg_attention_regression_out_init(&o, sizeof o);
+    o.prob = output_for(g, "prob", SLG_F32), o.dx = output_for(g, "grad_X", SLG_F32);
+    o.da1 = output_for(g, "grad_A1", SLG_F32), o.da2 = output_for(g, "grad_A2", SLG_F32);
+    check(g, slg_attention_regression(g->ctx, input(g, "A1", SLG_F32), input(g, "A2", SLG_F32),
+                                      input(g, "X", SLG_F32), input(g, "target", SLG_F32), &o));
+    expect_number(g, "loss", o.value);
+    expect(g, "prob", o.prob);
+    expect(g, "grad_X", o.dx);
+    expect(g, "grad_A1", o.da1);
+    expect(g, "grad_A2", o.da2);
+}
+
+/* Steps of descent, then what their move of x is to the target and to the data. */
+static void shift(run *g)
+{
+    for (int32_t type = SLG_F32; type <= SLG_F64; type += SLG_F64 - SLG_F32) {
+        slg_tensor *a = input(g, "A", type), *b = input(g, "b", type),
+                   *x0 = input(g, "x0", type);
+        slg_regression_descent_opts opts;
+        slg_regression_descent_out down;
+        slg_regression_shift_out o;
+        slg_regression_descent_opts_init(&opts, sizeof opts);
+        slg_regression_descent_out_init(&down, sizeof down);
+        slg_regression_shift_out_init(&o, sizeof o);
+        opts.step = scalar(g, "step"), opts.steps = (int32_t)scalar(g, "steps");
+        slg_tensor *x = output_for(g, "x", SLG_F64); /* rounded to float32 it would move less */
+        down.values = output_for(g, "losses", type);
+        check(g, slg_regression_descent(g->ctx, a, b, NULL, x0, &opts, x, &down));
+        o.implied_target = output_for(g, "implied_target", type);
+        o.data_change = output_for(g, "data_change", type);
+        check(g, slg_regression_shift(g->ctx, a, b, x0, x, NULL, &o));
+        expect(g, "x", x);
+        expect(g, "losses", down.values);
+        expect(g, "implied_target", o.implied_target);
+        expect(g, "data_change", o.data_change);
+        expect_number(g, "target_shift_norm", o.target_shift);
+        if (!(o.target_shift <= o.weight_bound) || !(o.target_shift <= o.data_bound))
+            fail(g, "the target shifts by %g, bounds are %g and %g", o.target_shift,
+                 o.weight_bound, o.data_bound);
+    }
+}
+
 const adapter adapt_softmax_regression[] = {
     { "softmax_regression", regression },
     { "newton", newton },
+    { "attention_form", attention },
+    { "shift", shift },
     { NULL, NULL },
 };
