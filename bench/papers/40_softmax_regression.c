@@ -210,14 +210,14 @@ static void claim_step(world *w, int step, const closeness *c)
         const bool barred = step == 500;
         snprintf(what, sizeof what, "step %d: attention and descent, prediction difference",
                  step);
-        snprintf(reference, sizeof reference, "near 0 (spec: %s)", said[i].difference);
+        snprintf(reference, sizeof reference, "near 0 (expected: %s)", said[i].difference);
         claim(w->r, what, reference, c->difference, "", barred ? at_most(0.06) : no_bar());
         snprintf(what, sizeof what, "step %d: cosine of their models", step);
-        snprintf(reference, sizeof reference, "near 1 (spec: %s)", said[i].cosine);
+        snprintf(reference, sizeof reference, "near 1 (expected: %s)", said[i].cosine);
         claim(w->r, what, reference, c->cosine, "", barred ? at_least(0.97) : no_bar());
         snprintf(what, sizeof what, "step %d: attention's loss against a uniform prediction's",
                  step);
-        snprintf(reference, sizeof reference, "(spec: %s / 0.0418)", said[i].loss);
+        snprintf(reference, sizeof reference, "(expected: %s / 0.0418)", said[i].loss);
         claim(w->r, what, reference, c->loss / w->uniform, "x",
               barred ? at_most(0.6) : no_bar());
     }
@@ -273,7 +273,7 @@ static void bounds(world *w)
 {
     enum { DRAWS = 2000, ROWS = 19, COLS = 5 };
     double a[ROWS * COLS], b[ROWS], x[COLS], y[COLS], target[ROWS], change[ROWS * COLS];
-    double tight = 0, data = 0, paper = 0, identity = 0, f[ROWS], f_new[ROWS];
+    double tight = 0, data = 0, theirs = 0, identity = 0, f[ROWS], f_new[ROWS];
     for (int k = 0; k < DRAWS; k++) {
         const int64_t n = 2 + rng_below(&w->g, 18), d = 1 + rng_below(&w->g, 5);
         const double size = pow(10, rng_uniform(&w->g, -4, 0.5));
@@ -293,8 +293,8 @@ static void bounds(world *w)
         tight = fmax(tight, o.target_shift / (2 * o.weight_bound));
         data = fmax(data, o.target_shift / (2 * o.data_bound));
         if (o.small_move)
-            paper = fmax(paper, fmax(o.target_shift / o.paper_weight_bound,
-                                     o.target_shift / o.paper_data_bound));
+            theirs = fmax(theirs, fmax(o.target_shift / o.paper_weight_bound,
+                                       o.target_shift / o.paper_data_bound));
         for (int i = 0; i < n; i++) {
             double z = 0, want = 0;
             for (int j = 0; j < d; j++) {
@@ -306,10 +306,10 @@ static void bounds(world *w)
         }
     }
     claim(w->r, "target's shift by (|A| times the weights' move), at most over 2000 draws",
-          "at most M (spec: 1/2; 0.497 seen)", tight, "", at_most(0.5 + 1e-9));
+          "at most M (expected: 1/2; 0.497 seen)", tight, "", at_most(0.5 + 1e-9));
     claim(w->r, "target's shift by (|x| times the data's change), at most",
-          "at most M (spec: 1/2)", data, "", at_most(0.5 + 1e-9));
-    claim(w->r, "small moves: target's shift by the paper's bounds, at most", "1", paper, "",
+          "at most M (expected: 1/2)", data, "", at_most(0.5 + 1e-9));
+    claim(w->r, "small moves: target's shift by the paper's bounds, at most", "1", theirs, "",
           at_most(1));
     claim(w->r, "weight shift = implied target = data change: largest error", "exact", identity,
           "", at_most(1e-12));
@@ -322,7 +322,7 @@ static void run(run_t *r)
     w.w[D * D] = 1;
     bounds(&w);
     w.eta = best_eta(&w);
-    note(r, "best step of descent: %.1f (spec: 51.2)", w.eta);
+    note(r, "best step of descent: %.1f (expected: 51.2)", w.eta);
     train(&w);
 }
 
