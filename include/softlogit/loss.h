@@ -284,8 +284,9 @@ SLG_API slg_status slg_comp_sum(slg_ctx *ctx, const slg_logits *logits,
 typedef struct slg_squared_softmax_opts {
     uint32_t size;     /* sizeof(slg_squared_softmax_opts), set by its _init */
     int32_t reduction; /* slg_reduction; default SLG_MEAN */
-    slg_tensor *prob;  /* out: NULL, or [rows, cols] f32, bf16, f16: p, of ignored rows too; overlaps
-                          nothing else. NaN in a row with NaN or +inf, 0 where all are masked */
+    slg_tensor *prob;  /* out: NULL, or [rows, cols] f32, bf16, f16: p, of ignored rows too;
+                          overlaps nothing else. NaN in a row with NaN or +inf, 0 where all
+                          classes are masked */
 } slg_squared_softmax_opts;
 
 SLG_API void slg_squared_softmax_opts_init(slg_squared_softmax_opts *opts, size_t size);
