@@ -168,8 +168,8 @@ double linear_products_error(const race *r);
 /* losses.c: losses by name, on a matrix and with an output layer. */
 extern const operation op_loss, op_fused_loss;
 
-/* PyTorch's compositions take this many of the rows, so that a temporary fits the heap (torch.c)
-   and memory stays modest. */
+/* PyTorch's compositions take this many of the rows, so that a temporary fits the heap
+   (torch.c) and memory stays modest. */
 enum { LOSS_PART = 128 };
 static inline int64_t loss_part(const race *r)
 {

@@ -125,9 +125,9 @@ static void *prepare_linear(race *r, const char *name)
 }
 
 /*
- * The composition for the workload's loss, on some of the rows, and with an allocator that gives
- * nothing back: else most of PyTorch's time is the kernel's, for pages that it clears. A user who
- * runs all rows at once pays for those as well.
+ * The composition for the workload's loss, on some of the rows, and with an allocator that
+ * gives nothing back: else most of PyTorch's time is the kernel's, for pages that it clears.
+ * A user who runs all rows at once pays for those as well.
  */
 static void *prepare_loss(race *r, const char *name)
 {
