@@ -197,7 +197,7 @@ static void trials(race *r, result *res)
 {
     double round = 0;
     for (int i = 0; i < res->num_field; i++) round += calibrate(r, &res->field[i]);
-    int n = r->quick ? 3 : 21 * round < 10e9 ? 21 : 9;
+    int n = r->quick ? 3 : 21 * round < 10e9 ? 21 : 9 * round < 60e9 ? 9 : 5;
     for (int t = 0; t < n; t++) {
         for (int i = 0; i < res->num_field; i++) {
             entry *e = &res->field[i];
