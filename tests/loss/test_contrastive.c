@@ -1,6 +1,9 @@
 /* Robust global contrastive loss: against plain double arithmetic, from sim, in place and from
    features; history, ids, edge cases, threads, errors. */
 #include "loss_test.h"
+#include "support/gradcheck.h"
+
+void openblas_set_num_threads(int threads); /* cblas.h is not in every include path */
 
 enum { MOST = 150, DIM = 4, STATE = 400 };
 enum { IMAGE, TEXT };
@@ -188,20 +191,162 @@ static void test_edges(void **state)
     }
 }
 
+/* Bits of any number of threads, in all forms; in place as out of place. */
 static void test_threads(void **state)
 {
     (void)state;
     static const int32_t threads[] = { 1, 2, 3, 8 };
-    static data first;
+    static data first[3];
     refill(MOST, 0);
     for (int i = 0; i < 4; i++) {
         slg_ctx *ctx = context(SLG_ISA_AUTO, threads[i]);
+        for (enum form form = PLAIN; form <= FEATURES; form++) {
+            double value;
+            b = a;
+            OK(ctx, call(ctx, &b, form, &value));
+            if (i == 0) first[form] = b;
+            assert_memory_equal(&b, &first[form], sizeof b);
+        }
+        slg_ctx_free(ctx);
+    }
+    assert_memory_equal(first[PLAIN].d, first[IN_PLACE].sim, sizeof b.d);
+    assert_memory_equal(first[PLAIN].state, first[IN_PLACE].state, sizeof b.state);
+    assert_memory_equal(first[PLAIN].dtau, first[IN_PLACE].dtau, sizeof b.dtau);
+}
+
+/* The pairs in another order: the same results in that order. */
+static void test_permutation(void **state)
+{
+    (void)state;
+    static data c;
+    int64_t to[MOST];
+    FOR_EACH_ISA(ctx, 2)
+    for (int i = 0; i < 4; i++) {
+        const int64_t n = i < 2 ? 9 : 130;
+        double value, turned;
+        refill(n, i % 2);
+        for (int64_t r = 0; r < n; r++) to[r] = (r * 7 + 3) % n; /* 7 divides neither */
+        b = c = a;
+        for (int64_t r = 0; r < n; r++) {
+            c.id[to[r]] = a.id[r];
+            for (int s = 0; s < 2; s++) c.tau[s][to[r]] = a.tau[s][r];
+            for (int64_t k = 0; k < n; k++) c.sim[to[r] * n + to[k]] = a.sim[r * n + k];
+        }
+        OK(ctx, call(ctx, &b, PLAIN, &value));
+        OK(ctx, call(ctx, &c, PLAIN, &turned));
+        near(turned, value, 1e-6, 1e-6, "permuted: value");
+        for (int64_t r = 0; r < n; r++) {
+            for (int s = 0; s < 2; s++) {
+                near((double)c.dtau[s][to[r]], (double)b.dtau[s][r], 1e-6, 1e-5,
+                     "permuted: dtau");
+                near((double)c.state[s][a.id[r]], (double)b.state[s][a.id[r]], 1e-6, 1e-6,
+                     "permuted: state");
+            }
+            for (int64_t k = 0; k < n; k++)
+                near((double)c.d[to[r] * n + to[k]], (double)b.d[r * n + k], 1e-7, 1e-5,
+                     "permuted: dsim");
+        }
+    }
+}
+
+/* All similarities higher by 2 (exact): the same results. */
+static void test_shift(void **state)
+{
+    (void)state;
+    static data c;
+    FOR_EACH_ISA(ctx, 1)
+    for (int i = 0; i < 2; i++) {
+        double value, shifted;
+        refill(70, i);
+        for (int r = 0; r < 70 * 70; r++) a.sim[r] = rintf(a.sim[r] * 0x1p18f) * 0x1p-18f;
+        b = c = a;
+        for (int r = 0; r < 70 * 70; r++) c.sim[r] += 2;
+        OK(ctx, call(ctx, &b, PLAIN, &value));
+        OK(ctx, call(ctx, &c, PLAIN, &shifted));
+        near(shifted, value, 1e-6, 1e-5, "shifted: value");
+        for (int r = 0; r < 70 * 70; r++)
+            near((double)c.d[r], (double)b.d[r], 1e-7, 2e-5, "shifted: dsim");
+        for (int s = 0; s < 2; s++)
+            for (int r = 0; r < 70; r++) {
+                near((double)c.dtau[s][r], (double)b.dtau[s][r], 1e-6, 1e-5, "shifted: dtau");
+                near((double)c.state[s][a.id[r]], (double)b.state[s][a.id[r]], 1e-5, 1e-5,
+                     "shifted: state");
+            }
+    }
+}
+
+/* gamma = 1 forgets the history, as first does; weights of a row then sum to 1: with both sides
+   the diagonal is -2 / B, and rows and columns of the gradient add up to 0 over all. */
+static void test_no_memory(void **state)
+{
+    (void)state;
+    static data c;
+    FOR_EACH_ISA(ctx, 2)
+    {
+        double value, first, sum = 0;
+        refill(90, 0);
+        b = c = a;
+        b.gamma = 1, c.first = 1;
+        OK(ctx, call(ctx, &b, PLAIN, &value));
+        OK(ctx, call(ctx, &c, PLAIN, &first));
+        near(value, first, 1e-9, 1e-9, "gamma 1");
+        assert_memory_equal(b.d, c.d, sizeof b.d);
+        assert_memory_equal(b.dtau, c.dtau, sizeof b.dtau);
+        for (int r = 0; r < 90; r++) {
+            near((double)b.d[r * 91], -2.0 / 90, 1e-8, 1e-6, "sum of weights");
+            for (int k = 0; k < 90; k++) sum += (double)b.d[r * 90 + k];
+        }
+        near(sum, 0, 1e-6, 0, "sum of the gradient");
+    }
+}
+
+/* Without history the gradients are those of the mean over both sides of tau (logS - log(B-1) +
+   rho): weights are no longer constants there. Features: as variables of the same. */
+typedef struct check_arg {
+    slg_ctx *ctx;
+    enum form form;
+} check_arg;
+
+static double objective(const float *x, void *arg)
+{
+    const check_arg *f = arg;
+    static data c;
+    double value, sum = 0;
+    (void)x; /* in a */
+    c = a;
+    OK(f->ctx, call(f->ctx, &c, f->form, &value));
+    for (int s = 0; s < 2; s++)
+        for (int64_t i = 0; i < a.n; i++)
+            sum += (double)a.tau[s][i] *
+                   ((double)c.state[s][a.id[i]] - log((double)(a.n - 1)) + a.rho);
+    return sum / (double)a.n;
+}
+
+static void test_gradient(void **state)
+{
+    (void)state;
+    const gradcheck_opts fine = { .floor = 0.1 };
+    FOR_EACH_ISA(ctx, 1)
+    {
+        check_arg arg = { ctx, PLAIN };
         double value;
+        refill(7, 1);
+        for (int s = 0; s < 2; s++)
+            for (int i = 0; i < 7; i++) a.tau[s][i] = (float)(1 + uniform());
         b = a;
         OK(ctx, call(ctx, &b, PLAIN, &value));
-        if (i == 0) first = b;
-        assert_memory_equal(&b, &first, sizeof b);
-        slg_ctx_free(ctx);
+        gradcheck_result r = gradcheck(objective, &arg, a.sim, 49, b.d, &fine);
+        assert_true(gradcheck_ok(&r, 2e-4, "dsim"));
+        for (int s = 0; s < 2; s++) {
+            r = gradcheck(objective, &arg, a.tau[s], 7, b.dtau[s], &fine);
+            assert_true(gradcheck_ok(&r, 2e-4, s ? "dtau_text" : "dtau_image"));
+        }
+        arg.form = FEATURES;
+        OK(ctx, call(ctx, &b, FEATURES, &value));
+        for (int s = 0; s < 2; s++) {
+            r = gradcheck(objective, &arg, a.feature[s], 7 * DIM, b.dfeature[s], &fine);
+            assert_true(gradcheck_ok(&r, 2e-4, s ? "dtext" : "dimage"));
+        }
     }
 }
 
@@ -230,9 +375,12 @@ static void test_errors(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_reference),
-                                        cmocka_unit_test(test_edges),
-                                        cmocka_unit_test(test_threads),
-                                        cmocka_unit_test(test_errors) };
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_reference), cmocka_unit_test(test_edges),
+        cmocka_unit_test(test_threads),   cmocka_unit_test(test_permutation),
+        cmocka_unit_test(test_shift),     cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_gradient),  cmocka_unit_test(test_errors),
+    };
+    openblas_set_num_threads(1);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,79 +1,10 @@
-/* Robust cross-entropy and the optimal temperature: against plain double arithmetic, identities
-   of the paper, edge cases, errors. */
-#include "loss_test.h"
-#include "support/gradcheck.h"
+/* Robust cross-entropy: against plain double arithmetic, every form of a source, differences,
+   identities of the paper, edge cases, errors. */
+#include "row_loss_test.h"
 
-enum { ROWS = 9, COLS = 2100, DIM = 3 };
+#include "robust_test.h" /* after it: names of its own */
 
-/* One row in double: x after soft-cap and mask. */
-typedef struct answer_t {
-    double loss, dtau, entropy;
-} answer_t;
-
-static answer_t reference(int64_t n, const double *x, int64_t t, double tau, double rho,
-                          double *p)
-{
-    double top = -INFINITY, sum = 0, live = 0, h = 0;
-    for (int64_t k = 0; k < n; k++) top = fmax(top, x[k]), live += x[k] > -INFINITY;
-    for (int64_t k = 0; k < n; k++) sum += exp((x[k] - top) / tau);
-    for (int64_t k = 0; k < n; k++) {
-        p[k] = exp((x[k] - top) / tau) / sum;
-        if (p[k] > 0) h -= p[k] * ((x[k] - top) / tau - log(sum));
-    }
-    double loss = tau * (log(sum) - (x[t] - top) / tau) + (rho - log(live)) * tau;
-    return (answer_t){ loss, h - log(live) + rho, h };
-}
-
-static void near(double got, double want, double absolute, const char *what)
-{
-    if (isnan(want) ? !isnan(got) : !(got == want || fabs(got - want) <= absolute))
-        fail_msg("%s is %.9g, should be %.9g", what, got, want);
-}
-
-typedef struct data {
-    float x[ROWS * COLS], d[ROWS * COLS], tau[ROWS], weight[ROWS], dtau[ROWS], entropy[ROWS];
-    double loss[ROWS];
-    int32_t index[ROWS], mask[COLS];
-    int64_t cols;
-    double softcap, rho;
-    bool masked;
-    int32_t reduction;
-} data;
-
-static void refill(data *a, int64_t cols, double scale)
-{
-    a->cols = cols;
-    for (int64_t i = 0; i < ROWS * cols; i++) a->x[i] = (float)(scale * normal());
-    for (int64_t i = 0; i < cols; i++) a->mask[i] = i % 5 != 3;
-    for (int64_t r = 0; r < ROWS; r++) {
-        a->tau[r] = (float)exp(normal()), a->weight[r] = r == 4 ? 0.0f : (float)uniform();
-        a->index[r] = r == 2 ? -100 : (int32_t)(below(cols) / 5 * 5);
-    }
-}
-
-static slg_status call(slg_ctx *ctx, data *a, bool in_place, slg_loss_out *out)
-{
-    slg_tensor x = slg_tensor_2d(a->x, SLG_F32, ROWS, a->cols);
-    slg_tensor d = slg_tensor_2d(in_place ? a->x : a->d, SLG_F32, ROWS, a->cols);
-    slg_tensor tau = slg_tensor_1d(a->tau, SLG_F32, ROWS),
-               w = slg_tensor_1d(a->weight, SLG_F32, ROWS);
-    slg_tensor index = slg_tensor_1d(a->index, SLG_I32, ROWS);
-    slg_tensor mask = slg_tensor_1d(a->mask, SLG_I32, a->cols);
-    slg_tensor loss = slg_tensor_1d(a->loss, SLG_F64, ROWS);
-    slg_tensor dtau = slg_tensor_1d(a->dtau, SLG_F32, ROWS);
-    slg_tensor entropy = slg_tensor_1d(a->entropy, SLG_F32, ROWS);
-    slg_logits l = slg_logits_dense(&x);
-    slg_targets t = slg_targets_index(&index);
-    slg_robust_cross_entropy_opts o;
-    slg_logits_grad g = slg_grad_dense(&d);
-    slg_robust_cross_entropy_opts_init(&o, sizeof o);
-    o.rho = a->rho, o.reduction = a->reduction;
-    l.row_temperature = &tau, l.softcap = a->softcap, l.mask = a->masked ? &mask : NULL;
-    t.row_weight = &w;
-    *out = slg_loss_out_none();
-    out->loss = &loss;
-    return slg_robust_cross_entropy(ctx, &l, &t, &o, out, &g, &dtau, &entropy);
-}
+void openblas_set_num_threads(int threads); /* cblas.h is not in every include path */
 
 static void check(slg_ctx *ctx, data *a, bool in_place)
 {
@@ -235,58 +166,266 @@ static void test_threads(void **state)
     }
 }
 
-/* ---- Optimal temperature ----------------------------------------------------------------- */
+/* ---- Every form of a loss ---------------------------------------------------------------- */
 
-static void best(slg_ctx *ctx, int64_t rows, int64_t cols, const float *x, double rho,
-                 double low, double high, double *tau, double *entropy)
+typedef struct form_arg {
+    double tau, rho;
+} form_arg;
+
+static slg_status form_call(slg_ctx *ctx, const slg_logits *l, const slg_targets *t,
+                            int32_t reduction, slg_loss_out *out, slg_logits_grad *g, void *arg)
 {
-    slg_tensor z = slg_tensor_2d(x, SLG_F32, rows, cols), t = slg_tensor_1d(tau, SLG_F64, rows);
-    slg_tensor h = slg_tensor_1d(entropy, SLG_F64, rows);
-    slg_logits l = slg_logits_dense(&z);
-    slg_optimal_temperature_opts o;
-    slg_optimal_temperature_opts_init(&o, sizeof o);
-    o.rho = rho, o.tau_min = low, o.tau_max = high;
-    OK(ctx, slg_optimal_temperature(ctx, &l, &o, &t, &h));
+    form_arg *f = arg;
+    slg_robust_cross_entropy_opts o;
+    slg_robust_cross_entropy_opts_init(&o, sizeof o);
+    o.rho = f->rho, o.reduction = reduction;
+    f->tau = l->temperature; /* the row below is of logits that are divided by it */
+    return slg_robust_cross_entropy(ctx, l, t, &o, out, g, NULL, NULL);
 }
 
-static void test_optimal(void **state)
+static void form_row(int64_t cols, const double *z, int64_t t, void *arg, double *loss,
+                     double *dz, double *loss_size, double *dz_size)
+{
+    const form_arg *f = arg;
+    answer_t want = reference(cols, z, t, 1, f->rho, dz); /* dz: p */
+    double far = 0;
+    for (int64_t k = 0; k < cols; k++) {
+        if (z[k] > -INFINITY) far = fmax(far, fabs(z[k]));
+        dz_size[k] = f->tau * (dz[k] * (1 + far) + (k == t));
+        dz[k] = f->tau * (dz[k] - (k == t));
+    }
+    *loss = f->tau * want.loss;
+    *loss_size = f->tau * (fabs(want.loss) + far + f->rho + log((double)cols) + 1);
+}
+
+/* Dense, in place and fused; float32, bf16 and f16; any number of threads. */
+static void test_forms(void **state)
 {
     (void)state;
-    double tau[ROWS], h[ROWS], *z = zeros(2 * COLS, sizeof *z), *p = z + COLS;
+    form_arg arg = { 1, 1.3 };
+    const row_loss f = { form_call, form_row, &arg, 8e-7 };
+    check_forms(&f);
+    check_threads(&f);
+}
+
+/* An output layer with a temperature a row: loss, dtau and entropy as of the same logits
+   stored, gradients as theirs carried back; bits of any number of threads. Dense: in place as
+   out of place. */
+static void test_sources(void **state)
+{
+    (void)state;
+    enum { WIDE = 700 };
+    static float h[ROWS * DIM], w[WIDE * DIM], dh[ROWS * DIM], dw[WIDE * DIM],
+        first[4][WIDE * DIM];
+    static data b;
+    static const int32_t threads[] = { 1, 2, 3, 8 };
+    memset(&a, 0, sizeof a);
+    refill(&a, WIDE, 1);
+    a.rho = 1.5, a.reduction = SLG_MEAN, a.masked = true;
+    for (int i = 0; i < ROWS * DIM; i++) h[i] = (float)normal();
+    for (int i = 0; i < WIDE * DIM; i++) w[i] = (float)normal();
+    for (int i = 0; i < ROWS * WIDE; i++) {
+        const float *x = h + i / WIDE * DIM, *y = w + i % WIDE * DIM;
+        a.x[i] = x[0] * y[0] + x[1] * y[1] + x[2] * y[2];
+    }
+    for (int n = 0; n < 4; n++) {
+        slg_ctx *ctx = context(SLG_ISA_AUTO, threads[n]);
+        slg_loss_out out, fused = slg_loss_out_none();
+        b = a;
+        OK(ctx, call(ctx, &b, true, &out));
+        OK(ctx, call(ctx, &a, false, &out));
+        assert_memory_equal(b.x, a.d, sizeof a.d);
+        slg_tensor x = slg_tensor_2d(h, SLG_F32, ROWS, DIM),
+                   y = slg_tensor_2d(w, SLG_F32, WIDE, DIM);
+        slg_tensor dx = x, dy = y, tau = slg_tensor_1d(a.tau, SLG_F32, ROWS);
+        slg_tensor mask = slg_tensor_1d(a.mask, SLG_I32, WIDE);
+        slg_tensor index = slg_tensor_1d(a.index, SLG_I32, ROWS);
+        slg_tensor weight = slg_tensor_1d(a.weight, SLG_F32, ROWS);
+        slg_tensor loss = slg_tensor_1d(b.loss, SLG_F64, ROWS);
+        slg_tensor dtau = slg_tensor_1d(b.dtau, SLG_F32, ROWS);
+        slg_tensor entropy = slg_tensor_1d(b.entropy, SLG_F32, ROWS);
+        dx.data = dh, dy.data = dw;
+        slg_logits l = slg_logits_layer(&x, &y, NULL);
+        slg_targets t = slg_targets_index(&index);
+        slg_logits_grad g = slg_grad_layer(&dx, &dy, NULL);
+        slg_robust_cross_entropy_opts o;
+        slg_robust_cross_entropy_opts_init(&o, sizeof o);
+        o.rho = a.rho, l.row_temperature = &tau, l.mask = &mask, t.row_weight = &weight;
+        fused.loss = &loss;
+        OK(ctx, slg_robust_cross_entropy(ctx, &l, &t, &o, &fused, &g, &dtau, &entropy));
+        near(fused.value, out.value, 1e-5, "fused: value");
+        for (int r = 0; r < ROWS; r++) {
+            near(b.loss[r], a.loss[r], 1e-5 * (1 + fabs(a.loss[r])), "fused: loss");
+            near((double)b.dtau[r], (double)a.dtau[r], 1e-5, "fused: dtau");
+            near((double)b.entropy[r], (double)a.entropy[r], 2e-5, "fused: entropy");
+            for (int i = 0; i < DIM; i++) {
+                double d = 0;
+                for (int k = 0; k < WIDE; k++)
+                    d += (double)a.d[r * WIDE + k] * (double)w[k * DIM + i];
+                near((double)dh[r * DIM + i], d, 2e-6, "fused: dhidden");
+            }
+        }
+        for (int i = 0; i < WIDE * DIM; i++) {
+            double d = 0;
+            for (int r = 0; r < ROWS; r++)
+                d += (double)a.d[r * WIDE + i / DIM] * (double)h[r * DIM + i % DIM];
+            near((double)dw[i], d, 2e-6, "fused: dweight");
+        }
+        const void *now[4] = { dh, dw, b.dtau, b.entropy };
+        const size_t bytes[4] = { sizeof dh, sizeof dw, sizeof b.dtau, sizeof b.entropy };
+        for (int i = 0; i < 4; i++) {
+            if (n == 0) memcpy(first[i], now[i], bytes[i]);
+            assert_memory_equal(first[i], now[i], bytes[i]);
+        }
+        slg_ctx_free(ctx);
+    }
+}
+
+/* Rows of bf16: as the same numbers in float32, but for the rounding of the gradient. */
+static void test_bf16(void **state)
+{
+    (void)state;
+    enum { WIDE = 300 };
+    slg_loss_out out;
     FOR_EACH_ISA(ctx, 2)
-    for (int i = 0; i < 6; i++) {
-        const int64_t cols = i % 2 ? 9 : COLS;
-        const double rho = i < 2 ? 1.2 : i < 4 ? 0.05 : 1.9;
-        refill(&a, cols, i < 4 ? 3 : 100);
-        best(ctx, ROWS, cols, a.x, rho, 1e-3, 1e4, tau, h);
-        for (int64_t r = 0; r < ROWS; r++) {
-            for (int64_t k = 0; k < cols; k++) z[k] = (double)a.x[r * cols + k];
-            double want = reference(cols, z, 0, tau[r], rho, p).entropy;
-            near(h[r], want, 1e-5, "entropy at the optimum");
-            near(want, log((double)cols) - rho, 1e-5, "optimum");
+    {
+        memset(&a, 0, sizeof a);
+        refill(&a, WIDE, 2);
+        a.rho = 1.1, a.reduction = SLG_SUM;
+        tensor x = matrix(SLG_BF16, ROWS, WIDE, ROW_GAPS);
+        double loss[ROWS], dtau[ROWS], entropy[ROWS];
+        for (int i = 0; i < ROWS * WIDE; i++) {
+            a.x[i] = (float)as_dtype(SLG_BF16, (double)a.x[i]);
+            put(&x, i / WIDE, i % WIDE, (double)a.x[i]);
+        }
+        OK(ctx, call(ctx, &a, false, &out));
+        slg_tensor tau = slg_tensor_1d(a.tau, SLG_F32, ROWS);
+        slg_tensor index = slg_tensor_1d(a.index, SLG_I32, ROWS);
+        slg_tensor weight = slg_tensor_1d(a.weight, SLG_F32, ROWS);
+        slg_tensor to[3] = { slg_tensor_1d(loss, SLG_F64, ROWS),
+                             slg_tensor_1d(dtau, SLG_F64, ROWS),
+                             slg_tensor_1d(entropy, SLG_F64, ROWS) };
+        slg_logits l = slg_logits_dense(&x.t);
+        slg_targets t = slg_targets_index(&index);
+        slg_logits_grad g = slg_grad_dense(&x.t); /* in place */
+        slg_robust_cross_entropy_opts o;
+        slg_robust_cross_entropy_opts_init(&o, sizeof o);
+        o.rho = a.rho, o.reduction = SLG_SUM, l.row_temperature = &tau, t.row_weight = &weight;
+        slg_loss_out half = loss_out(&to[0], NULL);
+        OK(ctx, slg_robust_cross_entropy(ctx, &l, &t, &o, &half, &g, &to[1], &to[2]));
+        for (int r = 0; r < ROWS; r++) {
+            near(loss[r], a.loss[r], 1e-6 * (1 + fabs(a.loss[r])), "bf16: loss");
+            near(dtau[r], (double)a.dtau[r], 2e-6, "bf16: dtau");
+            near(entropy[r], (double)a.entropy[r], 2e-6, "bf16: entropy");
+            for (int k = 0; k < WIDE; k++) {
+                double want = (double)a.d[r * WIDE + k];
+                near(get(&x, r, k), want, rounding(SLG_BF16, want) + 1e-7, "bf16: dlogits");
+            }
+        }
+        assert_gaps_intact(&x);
+        release(&x);
+    }
+}
+
+/* ---- Differences ------------------------------------------------------------------------- */
+
+/* The sum of losses; what is varied is in a. */
+static double sum_of(const float *x, void *arg)
+{
+    static data b;
+    slg_loss_out out;
+    (void)x;
+    b = a; /* outputs aside */
+    OK((slg_ctx *)arg, call(arg, &b, false, &out));
+    return out.sum;
+}
+
+static void test_gradient(void **state)
+{
+    (void)state;
+    slg_loss_out out;
+    FOR_EACH_ISA(ctx, 1)
+    for (int i = 0; i < 2; i++) {
+        memset(&a, 0, sizeof a);
+        refill(&a, 11, 2);
+        a.rho = 0.9, a.reduction = SLG_SUM, a.masked = i == 1, a.softcap = i == 1 ? 5 : 0;
+        for (int r = 0; r < ROWS; r++) a.tau[r] = (float)(1 + uniform());
+        a.x[3] = -INFINITY;
+        a.index[0] = 0;
+        OK(ctx, call(ctx, &a, false, &out));
+        gradcheck_result g = gradcheck(sum_of, ctx, a.x, ROWS * 11, a.d, NULL);
+        assert_true(gradcheck_ok(&g, 5e-5, "dlogits"));
+        g = gradcheck(sum_of, ctx, a.tau, ROWS, a.dtau, NULL);
+        assert_true(gradcheck_ok(&g, 5e-5, "dtau"));
+    }
+}
+
+/* One row at ROWS temperatures evenly apart: second differences in tau are those of a function
+   whose second derivative is Var_p(z) / tau^3, so never negative. */
+static void test_convexity(void **state)
+{
+    (void)state;
+    slg_loss_out out;
+    FOR_EACH_ISA(ctx, 1)
+    for (int i = 0; i < 12; i++) {
+        const double low = i % 3 == 0 ? 0.05 : i % 3 == 1 ? 0.5 : 5, gap = low / 16;
+        double z[20], p[20];
+        memset(&a, 0, sizeof a);
+        refill(&a, 20, i < 6 ? 1 : 6);
+        a.rho = 0.7, a.reduction = SLG_SUM;
+        for (int k = 0; k < 20; k++) z[k] = (double)a.x[k];
+        for (int r = 0; r < ROWS; r++) {
+            memcpy(a.x + r * 20, a.x, 20 * sizeof(float));
+            a.index[r] = i % 20, a.weight[r] = 1, a.tau[r] = (float)(low + gap * r);
+        }
+        OK(ctx, call(ctx, &a, false, &out));
+        for (int r = 1; r < ROWS - 1; r++) {
+            double tau = (double)a.tau[r], mean = 0, square = 0;
+            reference(20, z, 0, tau, 0, p);
+            for (int k = 0; k < 20; k++) mean += p[k] * z[k], square += p[k] * z[k] * z[k];
+            double bend = (square - mean * mean) / (tau * tau * tau);
+            double left = (a.loss[r] - a.loss[r - 1]) / (double)(a.tau[r] - a.tau[r - 1]);
+            double right = (a.loss[r + 1] - a.loss[r]) / (double)(a.tau[r + 1] - a.tau[r]);
+            double noise = 4e-6 * (1 + fabs(a.loss[r])) / gap;
+            assert_true(right - left >= -noise);
+            near((right - left) / gap, bend, 0.02 * bend + noise / gap, "bend");
+            assert_true(a.dtau[r + 1] >= a.dtau[r] - 2e-6f);
+            /* Between the slopes on both sides. */
+            assert_true((double)a.dtau[r] >= left - noise &&
+                        (double)a.dtau[r] <= right + noise);
         }
     }
-    free(z);
 }
 
-static void test_optimal_edges(void **state)
+/* Logits all higher by 8 (exact): the same loss and gradients. */
+static void test_shift(void **state)
 {
     (void)state;
-    static const float x[6][3] = { { 1, 1, 1 },          { 2, -INFINITY, -INFINITY },
-                                   { 0, 1, NAN },        { -INFINITY, -INFINITY, -INFINITY },
-                                   { 1e30f, 0, -1e30f }, { 1e-3f, 0, 0 } };
-    double tau[6], h[6];
+    static data b;
+    slg_loss_out out, shifted;
     FOR_EACH_ISA(ctx, 1)
-    {
-        best(ctx, 6, 3, x[0], 0.5, 0.5, 5, tau, h);
-        near(tau[0], 0.5, 0, "equal"), near(tau[1], 0.5, 0, "one class"),
-            near(h[1], 0, 0, "one class");
-        near(tau[2], (double)NAN, 0, "NaN"), near(tau[3], (double)NAN, 0, "masked");
-        near(tau[4], 5, 0, "far apart"), near(tau[5], 0.5, 0, "close");
-        best(ctx, 1, 3, x[4], 0.0, 0.5, 5, tau, h);
-        near(tau[0], 5, 0, "rho 0");
-        best(ctx, 1, 3, x[4], 1.2, 0.5, 5, tau, h);
-        near(tau[0], 0.5, 0, "rho beyond log K");
+    for (int i = 0; i < 3; i++) {
+        memset(&a, 0, sizeof a);
+        refill(&a, i ? 50 : COLS, 3);
+        a.rho = 1, a.reduction = SLG_MEAN, a.masked = i == 1;
+        for (int64_t k = 0; k < ROWS * a.cols; k++)
+            a.x[k] = (float)as_dtype(SLG_BF16, (double)a.x[k] / 64) + 0.0f;
+        for (int r = 0; r < ROWS; r++) a.tau[r] /= 64;
+        b = a;
+        for (int64_t k = 0; k < ROWS * a.cols; k++) {
+            a.x[k] = rintf(a.x[k] * 65536) / 65536;
+            b.x[k] = a.x[k] + 8;
+        }
+        OK(ctx, call(ctx, &a, false, &out));
+        OK(ctx, call(ctx, &b, false, &shifted));
+        near(shifted.value, out.value, 2e-6 * (1 + fabs(out.value)), "shift: value");
+        for (int r = 0; r < ROWS; r++) {
+            near(b.loss[r], a.loss[r], 2e-6 * (1 + fabs(a.loss[r])), "shift: loss");
+            near((double)b.entropy[r], (double)a.entropy[r], 4e-6, "shift: entropy");
+            near((double)b.dtau[r], (double)a.dtau[r], 4e-6, "shift: dtau");
+        }
+        for (int64_t k = 0; k < ROWS * a.cols; k++)
+            near((double)b.d[k], (double)a.d[k], 1e-6, "shift: dlogits");
     }
 }
 
@@ -306,20 +445,6 @@ static void test_errors(void **state)
     a.tau[3] = 1, a.index[1] = 9;
     assert_int_equal(call(ctx, &a, false, &out), SLG_ERR_RANGE);
     assert_true(a.dtau[0] == 7);
-    slg_tensor x = slg_tensor_2d(a.x, SLG_F32, ROWS, 9),
-               t = slg_tensor_1d(a.dtau, SLG_F32, ROWS);
-    slg_tensor few = slg_tensor_1d(a.dtau, SLG_F32, 2);
-    slg_logits l = slg_logits_dense(&x);
-    slg_optimal_temperature_opts o;
-    slg_optimal_temperature_opts_init(&o, sizeof o);
-    assert_int_equal(slg_optimal_temperature(ctx, &l, &o, &few, NULL), SLG_ERR_SHAPE);
-    assert_int_equal(slg_optimal_temperature(ctx, &l, &o, &t, &t), SLG_ERR_STRIDE);
-    l.temperature = 2;
-    assert_int_equal(slg_optimal_temperature(ctx, &l, &o, &t, NULL), SLG_ERR_RANGE);
-    l.temperature = 1, o.tau_min = 6;
-    assert_int_equal(slg_optimal_temperature(ctx, &l, &o, &t, NULL), SLG_ERR_RANGE);
-    o.tau_min = 0.5, o.rho = NAN;
-    assert_int_equal(slg_optimal_temperature(ctx, &l, &o, &t, NULL), SLG_ERR_RANGE);
     slg_ctx_free(ctx);
 }
 
@@ -328,8 +453,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reference),  cmocka_unit_test(test_edges),
         cmocka_unit_test(test_identities), cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_optimal),    cmocka_unit_test(test_optimal_edges),
+        cmocka_unit_test(test_forms),      cmocka_unit_test(test_sources),
+        cmocka_unit_test(test_bf16),       cmocka_unit_test(test_gradient),
+        cmocka_unit_test(test_convexity),  cmocka_unit_test(test_shift),
         cmocka_unit_test(test_errors),
     };
+    openblas_set_num_threads(1);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
