@@ -163,10 +163,72 @@ static void test_fused(void **state)
     (void)state;
 }
 
+/* The probabilities: of every row, ignored, masked and NaN ones too, in any type and
+   layout; the loss and the gradient have the same bits with and without them. */
+static void test_prob(void **state)
+{
+    enum { ROWS = 6, COLS = 1500 };
+    static const int32_t types[] = { SLG_F32, SLG_BF16, SLG_F16 };
+    for (int round = 0; round < 6; round++) FOR_EACH_ISA(ctx, 1 + round % 3)
+        {
+            const int32_t type = types[round % 3];
+            problem p = problem_of(ROWS, COLS);
+            p.temperature = round % 2 ? 0.5 : 1;
+            for (int64_t i = 0; i < ROWS * COLS; i++) p.x[i] = 2 * as_dtype(SLG_F32, normal());
+            for (int64_t i = 0; i < ROWS * COLS; i++) p.x[i] = as_dtype(SLG_F32, p.x[i]);
+            for (int64_t r = 0; r < ROWS; r++) p.index[r] = below(COLS);
+            p.index[1] = p.index[4] = p.ignore_index;
+            for (int64_t k = 0; k < COLS; k++)
+                p.x[2 * COLS + k] = p.x[4 * COLS + k] = -INFINITY;
+            p.x[3 * COLS + 7] = NAN, p.x[5] = -INFINITY;
+            answer a = answer_of(&p);
+            operands o;
+            operands_of(&p, SLG_F32, SLG_F32, SLG_I64, SLG_I32, CONTIGUOUS, &o);
+            tensor prob = matrix(type, ROWS, COLS, round % 4), d[2];
+            slg_squared_softmax_opts opts;
+            slg_loss_out out[2];
+            slg_squared_softmax_opts_init(&opts, sizeof opts);
+            for (int with = 0; with < 2; with++) {
+                d[with] = matrix(SLG_F32, ROWS, COLS, CONTIGUOUS);
+                out[with] = loss_out(NULL, NULL);
+                slg_logits_grad g = dense_grad(&d[with].t);
+                opts.prob = with ? &prob.t : NULL;
+                OK(ctx, slg_squared_softmax(ctx, &o.logits, &o.targets, &opts, &out[with], &g));
+            }
+            assert_int_equal(out[0].count, 4);
+            assert_memory_equal(&out[0].value, &out[1].value, sizeof(double));
+            assert_memory_equal(d[0].memory, d[1].memory, d[0].bytes);
+            double most = 0;
+            for (int64_t r = 0; r < ROWS; r++)
+                for (int64_t k = 0; k < COLS; k++) {
+                    const double x = p.x[r * COLS + k];
+                    const double lse = a.lse[r];
+                    const double want = r == 3             ? NAN
+                                        : lse == -INFINITY ? 0
+                                                           : exp(x / p.temperature - lse);
+                    compare("prob", r, k, get(&prob, r, k), want,
+                            1e-6 * want + rounding(type, want), &most);
+                }
+            opts.prob = &o.x.t;
+            assert_int_equal(slg_squared_softmax(ctx, &o.logits, &o.targets, &opts, out, NULL),
+                             SLG_ERR_STRIDE);
+            opts.prob = &prob.t, prob.t.shape[1] = COLS - 1;
+            assert_int_equal(slg_squared_softmax(ctx, &o.logits, &o.targets, &opts, out, NULL),
+                             SLG_ERR_SHAPE);
+            prob.t.shape[1] = COLS, prob.t.dtype = SLG_F64;
+            assert_int_equal(slg_squared_softmax(ctx, &o.logits, &o.targets, &opts, out, NULL),
+                             SLG_ERR_DTYPE);
+            release(&prob), release(&d[0]), release(&d[1]);
+            operands_free(&o), answer_free(&a), problem_free(&p);
+        }
+    (void)state;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_against_double),
                                         cmocka_unit_test(test_edges),
-                                        cmocka_unit_test(test_fused) };
+                                        cmocka_unit_test(test_fused),
+                                        cmocka_unit_test(test_prob) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

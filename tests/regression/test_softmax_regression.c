@@ -122,6 +122,118 @@ static void test_identities(void **state)
     (void)state;
 }
 
+/* Panels: f32 and f64, with gaps, upside down, several panels; all give what contiguous f64
+   gives. A row whose logit is -inf counts for nothing in any. */
+static void test_layouts(void **state)
+{
+    enum { ROWS = 30000, COLS = 11 }; /* three panels */
+    slg_ctx *ctx = context(SLG_ISA_AUTO, 2);
+    double *x = zeros(COLS, sizeof *x), *b = zeros(ROWS, sizeof *b),
+           *w = zeros(ROWS, sizeof *w);
+    slg_tensor tx = slg_tensor_1d(x, SLG_F64, COLS), tb = slg_tensor_1d(b, SLG_F64, ROWS);
+    slg_tensor tw = slg_tensor_1d(w, SLG_F64, ROWS);
+    tensor plain = matrix(SLG_F64, ROWS, COLS, CONTIGUOUS);
+    for (int i = 0; i < ROWS * COLS; i++)
+        put(&plain, i / COLS, i % COLS, as_dtype(SLG_F32, normal()));
+    for (int i = 0; i < ROWS; i++) b[i] = uniform() / ROWS, w[i] = i % 3 ? 0 : 0.01;
+    for (int j = 0; j < COLS; j++) x[j] = fabs(normal()) + 0.1;
+    put(&plain, 20000, 2, -INFINITY), put(&plain, 7, 0, -INFINITY);
+    w[20000] = w[7] = 0;
+    double first[3][COLS * COLS], value = 0;
+    for (int kind = 0; kind < 8; kind++) {
+        const int32_t type = kind % 2 ? SLG_F32 : SLG_F64;
+        tensor a = matrix(type, ROWS, COLS, kind / 2), da = matrix(type, ROWS, COLS, kind / 2);
+        for (int i = 0; i < ROWS * COLS; i++)
+            put(&a, i / COLS, i % COLS, get(&plain, i / COLS, i % COLS));
+        double got[3][COLS * COLS], most = 0;
+        slg_tensor h = slg_tensor_2d(got[0], SLG_F64, COLS, COLS);
+        slg_tensor dx = slg_tensor_1d(got[1], SLG_F64, COLS),
+                   hp = slg_tensor_1d(got[2], SLG_F64, COLS);
+        slg_softmax_regression_out o;
+        slg_softmax_regression_out_init(&o, sizeof o);
+        o.hessian = &h, o.dx = &dx, o.hessian_p = &hp, o.da = &da.t;
+        OK(ctx, slg_softmax_regression(ctx, &a.t, &tx, &tb, &tw, &tx, &o));
+        if (kind == 0) memcpy(first, got, sizeof got), value = o.value;
+        assert_true(fabs(o.value - value) < 1e-12 * value);
+        for (int i = 0; i < COLS * COLS; i++) {
+            compare("hessian", 0, i, got[0][i], first[0][i], 1e-11, &most);
+            if (i < COLS) compare("dx", 0, i, got[1][i], first[1][i], 1e-11, &most);
+            if (i < COLS) compare("hessian_p", 0, i, got[2][i], first[2][i], 1e-11, &most);
+        }
+        for (int i = 0; i < ROWS * COLS; i += 1009) /* dA = q x': of rank one */
+            assert_true(fabs(get(&da, i / COLS, i % COLS) * x[0] -
+                             get(&da, i / COLS, 0) * x[i % COLS]) < 1e-7);
+        assert_true(get(&da, 7, 1) == 0 && get(&da, 20000, 3) == 0);
+        release(&a), release(&da);
+    }
+    release(&plain), free(x), free(b), free(w), slg_ctx_free(ctx);
+    (void)state;
+}
+
+/* Columns of A moved by a common offset: z shifts, and all but dA's products with it stay.
+   B 1 = 0. */
+static void test_common_offset(void **state)
+{
+    setup *s = zeros(1, sizeof *s);
+    slg_ctx *ctx = context(SLG_ISA_AUTO, 1);
+    double h[D * D], gn[D * D], dx[D];
+    prepare(s, 20);
+    for (int i = 0; i < N * D; i++)
+        s->a[i] = ldexp(rint(ldexp(s->a[i], 12)), -12); /* exact sums */
+    for (int j = 0; j < D; j++) s->x[j] = ldexp(rint(ldexp(s->x[j], 8)), -8);
+    OK(ctx, CALL());
+    memcpy(h, s->h, sizeof h), memcpy(gn, s->gn, sizeof gn), memcpy(dx, s->dx, sizeof dx);
+    double sum = 0;
+    for (int i = 0; i < 20; i++) sum += s->da[i * D] / s->x[0];
+    assert_true(fabs(sum) < 1e-15); /* sum q = 0 */
+    for (int i = 0; i < 20; i++)
+        for (int j = 0; j < D; j++) s->a[i * D + j] += j % 2 ? 65536 : -4096;
+    OK(ctx, CALL());
+    for (int j = 0; j < D; j++) assert_true(fabs(s->dx[j] - dx[j]) < 1e-10);
+    for (int i = 0; i < D * D; i++)
+        assert_true(fabs(s->h[i] - h[i]) < 1e-10 && fabs(s->gn[i] - gn[i]) < 1e-10);
+    for (int i = 0; i < 20 * D; i++) s->a[i] = 0.5; /* equal rows: f uniform, no curvature */
+    OK(ctx, CALL());
+    for (int i = 0; i < 20; i++) assert_true(fabs(s->prob[i] - 0.05) < 1e-16);
+    for (int i = 0; i < D * D; i++)
+        assert_true(fabs(s->h[i]) < 1e-16 && fabs(s->gn[i]) < 1e-16);
+    s->a[0] = 1e38, s->x[0] = 1; /* one-hot and wrong: nothing pulls */
+    OK(ctx, CALL());
+    assert_true(s->prob[0] == 1 && s->da[D] == 0);
+    for (int j = 0; j < D; j++) assert_true(s->dx[j] == 0 && s->hp[j] == 0);
+    s->b[3] = NAN;
+    OK(ctx, CALL());
+    assert_true(isnan(s->out.value) && isnan(s->dx[0]) && isnan(s->h[0]) && s->prob[0] == 1);
+    slg_ctx_free(ctx), free(s);
+    (void)state;
+}
+
+/* w^2 >= 2 and a distribution: positive definite along any direction. d = 0: f uniform. */
+static void test_convex(void **state)
+{
+    setup *s = zeros(1, sizeof *s);
+    slg_ctx *ctx = context(SLG_ISA_AUTO, 1);
+    for (int round = 0; round < 300; round++) {
+        double sum = 0, curve = 0, gauss = 0;
+        prepare(s, 12);
+        for (int i = 0; i < 12; i++) sum += s->b[i] = exp(3 * normal()), s->w[i] = sqrt(2);
+        for (int i = 0; i < 12; i++) s->b[i] /= sum;
+        OK(ctx, slg_softmax_regression(ctx, &s->ta, &s->tx, &s->tb, &s->tw, &s->tp, &s->out));
+        for (int j = 0; j < D; j++) curve += s->p[j] * s->hp[j];
+        assert_true(curve > 0);
+        OK(ctx, CALL());
+        for (int j = 0; j < D; j++) gauss += s->p[j] * s->gp[j];
+        assert_true(gauss >= -1e-15);
+    }
+    s->ta.shape[1] = s->tx.shape[0] = s->tp.shape[0] = 0;
+    s->t[1].shape[0] = s->t[2].shape[1] = s->t[6].shape[0] = s->t[7].shape[0] = 0;
+    for (int i = 4; i < 6; i++) s->t[i].shape[0] = s->t[i].shape[1] = 0;
+    OK(ctx, CALL());
+    for (int i = 0; i < 12; i++) assert_true(fabs(s->prob[i] - 1.0 / 12) < 1e-16);
+    slg_ctx_free(ctx), free(s);
+    (void)state;
+}
+
 static void test_errors(void **state)
 {
     setup *s = zeros(1, sizeof *s);
@@ -147,8 +259,10 @@ static void test_errors(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_derivatives),
-                                        cmocka_unit_test(test_identities),
-                                        cmocka_unit_test(test_errors) };
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_derivatives), cmocka_unit_test(test_identities),
+        cmocka_unit_test(test_layouts),     cmocka_unit_test(test_common_offset),
+        cmocka_unit_test(test_convex),      cmocka_unit_test(test_errors)
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
