@@ -118,11 +118,11 @@ void run_lse_dot(const kernels &k, buffers &b)
     k.lse_dot(b.n, b.x, b.g, 0.0f, &b.arg, &part, dot);
     benchmark::DoNotOptimize(dot);
 }
-void run_lse_cross(const kernels &k, buffers &b)
+void run_lse_pair(const kernels &k, buffers &b)
 {
-    lse_part part = { 0.0, -INFINITY, -INFINITY };
-    double dot[2] = { 0.0, 0.0 };
-    k.lse_cross(b.n, b.x, b.g, 0.0f, &b.arg, &part, dot);
+    lse_part x = { 0.0, -INFINITY, -INFINITY }, y = x;
+    double dot = 0.0;
+    k.lse_pair(b.n, b.x, &b.arg, &x, b.g, &b.arg, &y, PAIR_DIFFERENCE, 0.0f, &dot);
     benchmark::DoNotOptimize(dot);
 }
 void run_js_sums(const kernels &k, buffers &b)

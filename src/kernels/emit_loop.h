@@ -9,6 +9,9 @@
 
 #define AHEAD (6 * 1024 / 4)
 
+/* Four vectors at a time, whole lines: their chains run beside each other. */
+enum { EMIT_STEP = 4 * VF_LEN < 16 ? 16 : 4 * VF_LEN };
+
 /* d[0, n) = value(i, end), a vector at i of which those before end count; of the caller's n, x,
    d and store. */
 #define EMIT_LOOP(value)                                                                       \
@@ -20,14 +23,16 @@
                 vf_store_n(d + i, value(i, i + len), len);                                     \
                 i += len;                                                                      \
             }                                                                                  \
-        for (; i + 16 <= n; i += 16) {                                                         \
-            vf_prefetch(x + i + AHEAD);                                                        \
-            for (size_t j = 0; j < 16; j += VF_LEN) {                                          \
-                vf r = value(i + j, n);                                                        \
+        for (; i + EMIT_STEP <= n; i += EMIT_STEP) {                                           \
+            vf r[EMIT_STEP / VF_LEN];                                                          \
+            for (size_t j = 0; j < EMIT_STEP; j += 16) vf_prefetch(x + i + j + AHEAD);         \
+            for (size_t j = 0; j < EMIT_STEP; j += VF_LEN)                                     \
+                r[j / VF_LEN] = value(i + j, i + EMIT_STEP);                                   \
+            for (size_t j = 0; j < EMIT_STEP; j += VF_LEN) {                                   \
                 if (store == STORE_STREAM)                                                     \
-                    vf_stream(d + i + j, r);                                                   \
+                    vf_stream(d + i + j, r[j / VF_LEN]);                                       \
                 else                                                                           \
-                    vf_store(d + i + j, r);                                                    \
+                    vf_store(d + i + j, r[j / VF_LEN]);                                        \
             }                                                                                  \
         }                                                                                      \
         for (; i < n; i += VF_LEN) {                                                           \

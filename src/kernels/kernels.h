@@ -94,6 +94,9 @@ typedef struct logit_pair {
     float inv_x, inv_y, ratio;
 } logit_pair;
 
+/* What lse_pair adds up beside the two sums. */
+enum { PAIR_SUMS = 0, PAIR_DIFFERENCE = 1, PAIR_CROSS = 2 };
+
 /* How an output is written. */
 enum { STORE_CACHED = 0, STORE_STREAM = 1 /* past the caches; sfence is the caller's */ };
 
@@ -159,7 +162,9 @@ typedef struct norm_arg {
  *
  * lse_dot            lse of x, with sums of p v and p v^2 in the same scale: a = 1, v = x - y,
  *                    or x - shift where y is NULL; nothing is added where p is 0
- * lse_cross          the same for v = y - shift: sums of p v and p v^2 for another row y
+ * lse_pair           lse of x and lse of y in one loop; with PAIR_DIFFERENCE or PAIR_CROSS also
+ *                    adds sum q v to *dot, q = exp(y ..) at the scale of part_y: v = y - x, or
+ *                    x - shift; nothing is added where q is 0. Past FLT_MAX it is inf.
  * js_sums            adds to sums { sum p log(p / m), sum q log(q / m) }, m = share q +
  *                    (1 - share) p; share in (0, 1), p and q at most about 1
  * js_emit            d = p (b log(p / m) + c), 0 where p is (or is below 2^-100)
@@ -170,9 +175,9 @@ typedef struct norm_arg {
     K(void, lse_dot,                                                                           \
       (size_t n, const float *x, const float *y, float shift, const exp_arg *arg,              \
        lse_part *part, double dot[2]))                                                         \
-    K(void, lse_cross,                                                                         \
-      (size_t n, const float *x, const float *y, float shift, const exp_arg *arg,              \
-       lse_part *part, double dot[2]))                                                         \
+    K(void, lse_pair,                                                                          \
+      (size_t n, const float *x, const exp_arg *arg_x, lse_part *part_x, const float *y,       \
+       const exp_arg *arg_y, lse_part *part_y, int beside, float shift, double *dot))          \
     K(void, js_sums,                                                                           \
       (size_t n, const float *x, const exp_out *ex, const float *y, const exp_out *ey,         \
        float share, double sums[2]))                                                           \

@@ -19,12 +19,9 @@ typedef struct sums {
     float max, sum, first, second;
 } sums;
 
-/* What v is: x - y, or x - shift where y is NULL; or y - shift. */
-enum pairing { DIFFERENCE, CROSS };
-
 /* Sums of p, p v, p v^2 over a block, p = exp(x) 2^-ref; 0 where p is. */
 static inline sums sum_block(size_t n, const float *x, const float *y, float shift,
-                             const exp_consts *k, enum pairing pairing, bool plain)
+                             const exp_consts *k, bool plain)
 {
     const vf zero = vf_set(0.0f), off = vf_set(shift);
     vf s[2] = { zero, zero }, d[2] = { zero, zero }, q[2] = { zero, zero };
@@ -41,8 +38,7 @@ static inline sums sum_block(size_t n, const float *x, const float *y, float shi
             vf a = load_at(x, i + j * VF_LEN, n, -INFINITY);
             vf b = y ? load_at(y, i + j * VF_LEN, n, 0.0f) : off;
             vf p = exp_vec(a, k, plain);
-            vf v = pairing == CROSS ? vf_sub(b, off) : vf_sub(a, b);
-            v = vf_sel(vf_eq(p, zero), zero, v);
+            vf v = vf_sel(vf_eq(p, zero), zero, vf_sub(a, b));
             vf pv = vf_mul(p, v);
             m = vf_max(m, a);
             s[j] = vf_add(s[j], p);
@@ -62,8 +58,7 @@ static inline float ref_of(float max, const exp_arg *arg)
 }
 
 static inline void dot_blocks(size_t n, const float *x, const float *y, float shift,
-                              const exp_arg *arg, lse_part *part, double dot[2],
-                              enum pairing pairing, bool plain)
+                              const exp_arg *arg, lse_part *part, double dot[2], bool plain)
 {
     for (size_t i = 0; i < n; i += KERNEL_BLOCK) {
         size_t m = n - i < KERNEL_BLOCK ? n - i : KERNEL_BLOCK;
@@ -71,7 +66,7 @@ static inline void dot_blocks(size_t n, const float *x, const float *y, float sh
         float ref = part->ref;
         if (ref == -INFINITY) ref = ref_of(KERNEL(max)(m < SEED ? m : SEED, x + i), arg);
         exp_consts k = exp_setup(arg, ref, 1.0f);
-        sums b = sum_block(m, x + i, other, shift, &k, pairing, plain);
+        sums b = sum_block(m, x + i, other, shift, &k, plain);
         float wanted = ref_of(b.max, arg);
         if (wanted > ref + RISE) {
             int down = (int)(ref - wanted);
@@ -80,7 +75,7 @@ static inline void dot_blocks(size_t n, const float *x, const float *y, float sh
             dot[1] = dot[1] == 0 ? 0 : ldexp(dot[1], down);
             ref = wanted;
             k = exp_setup(arg, ref, 1.0f);
-            b = sum_block(m, x + i, other, shift, &k, pairing, plain);
+            b = sum_block(m, x + i, other, shift, &k, plain);
         }
         part->sum += (double)b.sum;
         dot[0] += (double)b.first;
@@ -94,18 +89,139 @@ void KERNEL(lse_dot)(size_t n, const float *x, const float *y, float shift, cons
                      lse_part *part, double dot[2])
 {
     if (arg->plain)
-        dot_blocks(n, x, y, shift, arg, part, dot, DIFFERENCE, true);
+        dot_blocks(n, x, y, shift, arg, part, dot, true);
     else
-        dot_blocks(n, x, y, shift, arg, part, dot, DIFFERENCE, false);
+        dot_blocks(n, x, y, shift, arg, part, dot, false);
 }
 
-void KERNEL(lse_cross)(size_t n, const float *x, const float *y, float shift,
-                       const exp_arg *arg, lse_part *part, double dot[2])
+/* ---- Both log-sum-exps of a pair --------------------------------------------------------- */
+
+typedef struct pair_sums {
+    float max_x, max_y, x, y, dot;
+} pair_sums;
+
+typedef struct pair_lanes {
+    vf x[2], y[2], d[2], max_x[2], max_y[2];
+} pair_lanes;
+
+static inline void pair_add(pair_lanes *l, size_t j, vf a, vf b, vf off, const exp_consts *kx,
+                            const exp_consts *ky, int beside, bool plain)
 {
-    if (arg->plain)
-        dot_blocks(n, x, y, shift, arg, part, dot, CROSS, true);
+    vf q = exp_vec(b, ky, plain);
+    l->max_x[j] = vf_max(l->max_x[j], a), l->max_y[j] = vf_max(l->max_y[j], b);
+    l->x[j] = exp_add(l->x[j], a, kx, plain);
+    l->y[j] = vf_add(l->y[j], q);
+    if (beside == PAIR_SUMS) return;
+    const vf zero = vf_set(0.0f);
+    vf v = beside == PAIR_CROSS ? vf_sub(a, off) : vf_sub(b, a);
+    l->d[j] = vf_fma(q, vf_sel(vf_eq(q, zero), zero, v), l->d[j]);
+}
+
+static inline pair_sums pair_block(size_t n, const float *x, const float *y, float shift,
+                                   const exp_consts *kx, const exp_consts *ky, int beside,
+                                   bool plain)
+{
+    const vf z = vf_set(0.0f), low = vf_set(-INFINITY), off = vf_set(shift);
+    pair_lanes l = { { z, z }, { z, z }, { z, z }, { low, low }, { low, low } };
+    vf all_x = z, all_y = z, all_d = z;
+    size_t i = 0;
+    for (; i + 2 * VF_LEN <= n; i += 2 * VF_LEN) {
+        if (i % LANE_BLOCK == 0) { /* as in lse.c */
+            all_x = vf_add(all_x, vf_add(l.x[0], l.x[1])), l.x[0] = l.x[1] = z;
+            all_y = vf_add(all_y, vf_add(l.y[0], l.y[1])), l.y[0] = l.y[1] = z;
+            all_d = vf_add(all_d, vf_add(l.d[0], l.d[1])), l.d[0] = l.d[1] = z;
+        }
+        for (size_t p = 0; p < 2 * VF_LEN; p += 16) {
+            vf_prefetch(x + i + p + AHEAD);
+            vf_prefetch(y + i + p + AHEAD);
+        }
+        for (size_t j = 0; j < 2; j++)
+            pair_add(&l, j, vf_load(x + i + j * VF_LEN), vf_load(y + i + j * VF_LEN), off, kx,
+                     ky, beside, plain);
+    }
+    for (; i < n; i += VF_LEN)
+        pair_add(&l, 0, load_at(x, i, n, -INFINITY), load_at(y, i, n, -INFINITY), off, kx, ky,
+                 beside, plain);
+    return (pair_sums){ vf_hmax(vf_max(l.max_x[0], l.max_x[1])),
+                        vf_hmax(vf_max(l.max_y[0], l.max_y[1])),
+                        vf_hsum(vf_add(all_x, vf_add(l.x[0], l.x[1]))),
+                        vf_hsum(vf_add(all_y, vf_add(l.y[0], l.y[1]))),
+                        vf_hsum(vf_add(all_d, vf_add(l.d[0], l.d[1]))) };
+}
+
+/* One row's side of a pair: what it is reduced with, and into. */
+typedef struct side {
+    const exp_arg *arg;
+    lse_part *part;
+    float ref;
+    exp_consts k;
+} side;
+
+static inline side side_of(size_t n, const float *x, const exp_arg *arg, lse_part *part)
+{
+    side s = { .arg = arg, .part = part, .ref = part->ref };
+    if (s.ref == -INFINITY) s.ref = ref_of(KERNEL(max)(n < SEED ? n : SEED, x), arg);
+    s.k = exp_setup(arg, s.ref, 1.0f);
+    return s;
+}
+
+/* Whether the block must be done again, at a higher reference; dot: what else is at it. */
+static inline bool side_rises(side *s, float max, double *dot)
+{
+    float wanted = ref_of(max, s->arg);
+    if (!(wanted > s->ref + RISE)) return false;
+    int down = (int)(s->ref - wanted);
+    s->part->sum = s->part->sum == 0 ? 0 : ldexp(s->part->sum, down);
+    if (dot) *dot = *dot == 0 ? 0 : ldexp(*dot, down);
+    s->ref = wanted;
+    s->k = exp_setup(s->arg, wanted, 1.0f);
+    return true;
+}
+
+static inline void side_close(side *s, float sum, float max)
+{
+    s->part->sum += (double)sum;
+    if (max > s->part->max) s->part->max = max;
+    s->part->ref = s->part->max == -INFINITY && s->part->sum == 0 ? -INFINITY : s->ref;
+}
+
+static inline void pair_blocks(size_t n, const float *x, const exp_arg *arg_x, lse_part *part_x,
+                               const float *y, const exp_arg *arg_y, lse_part *part_y,
+                               float shift, double *dot, int beside, bool plain)
+{
+    for (size_t i = 0; i < n; i += KERNEL_BLOCK) {
+        size_t m = n - i < KERNEL_BLOCK ? n - i : KERNEL_BLOCK;
+        side sx = side_of(m, x + i, arg_x, part_x), sy = side_of(m, y + i, arg_y, part_y);
+        pair_sums b = pair_block(m, x + i, y + i, shift, &sx.k, &sy.k, beside, plain);
+        bool up_x = side_rises(&sx, b.max_x, NULL), up_y = side_rises(&sy, b.max_y, dot);
+        if (up_x || up_y) b = pair_block(m, x + i, y + i, shift, &sx.k, &sy.k, beside, plain);
+        side_close(&sx, b.x, b.max_x);
+        side_close(&sy, b.y, b.max_y);
+        if (beside != PAIR_SUMS) *dot += (double)b.dot;
+    }
+}
+
+void KERNEL(lse_pair)(size_t n, const float *x, const exp_arg *arg_x, lse_part *part_x,
+                      const float *y, const exp_arg *arg_y, lse_part *part_y, int beside,
+                      float shift, double *dot)
+{
+#define BLOCKS(what, plain)                                                                    \
+    pair_blocks(n, x, arg_x, part_x, y, arg_y, part_y, shift, dot, what, plain)
+#define FORMS(plain)                                                                           \
+    do {                                                                                       \
+        if (beside == PAIR_DIFFERENCE)                                                         \
+            BLOCKS(PAIR_DIFFERENCE, plain);                                                    \
+        else if (beside == PAIR_CROSS)                                                         \
+            BLOCKS(PAIR_CROSS, plain);                                                         \
+        else                                                                                   \
+            BLOCKS(PAIR_SUMS, plain);                                                          \
+    } while (0)
+    if (arg_x->plain && arg_y->plain)
+        FORMS(true);
     else
-        dot_blocks(n, x, y, shift, arg, part, dot, CROSS, false);
+        FORMS(false);
+#undef FORMS
+#undef BLOCKS
 }
 
 static inline void emit2(size_t n, const float *x, const exp_out *ex, const float *y,

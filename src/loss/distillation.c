@@ -64,23 +64,61 @@ static const float *at_temperature(const loss_call *c, const loss_row *r, int64_
     return scratch;
 }
 
-static void reduce(const loss_call *c, loss_row *r, int64_t col, int64_t n, const float *x,
-                   const float *t)
+/* Classes [from, to) of a block: both log-sum-exps, and the sum that the divergence needs: it
+   is at the scale of the kernel's second row. */
+static void reduce_pair(const loss_call *c, loss_row *r, int64_t from, int64_t to,
+                        const float *x, const float *t, const exp_arg *arg, lse_part *student)
+{
+    const slg_distillation_opts *o = c->opts;
+    const size_t n = (size_t)(to - from);
+    lse_part *teacher = &r->parts[TEACHER];
+    double *dot = r->sums + DOT;
+    x += from, t += from;
+    if (o->kind == SLG_REVERSE_KL)
+        c->ctx->k.lse_pair(n, t, arg, teacher, x, arg, student, PAIR_DIFFERENCE, 0.0f, dot);
+    else
+        c->ctx->k.lse_pair(n, x, arg, student, t, arg, teacher,
+                           o->kind == SLG_FORWARD_KL ? PAIR_DIFFERENCE : PAIR_SUMS, 0.0f, dot);
+}
+
+/* The student's segment ends: reverse KL's sum is at its scale, and so is kept beside. */
+static void close_dot(loss_row *r)
+{
+    const lse_part dot = { r->sums[DOT], r->rest.segment.ref, -INFINITY };
+    part_merge(&r->parts[STUDENT], &dot);
+    r->sums[DOT] = 0;
+}
+
+/* The student at the engine's temperature: its other classes are the engine's sums. */
+static void reduce_all(const loss_call *c, loss_row *r, int64_t col, int64_t n, const float *x,
+                       const float *t)
 {
     const slg_distillation_opts *o = c->opts;
     const kernel_table *k = &c->ctx->k;
+    const exp_arg *arg = &r->rest.arg;
     float ts[KERNEL_BLOCK];
-    const exp_arg arg = soft(o) ? exp_arg_of(soft_temperature(c, r), 0.0f) : r->rest.arg;
+    int64_t y = r->target - col, first = y >= 0 && y < n ? y : n;
+    if (o->kind == SLG_REVERSE_KL && col > 0 && col % ROW_SEGMENT == 0) close_dot(r);
+    row_segment(&r->rest, col);
+    t = at_temperature(c, r, n, t, ts);
+    reduce_pair(c, r, 0, first, x, t, arg, &r->rest.segment);
+    if (first == n) return;
+    reduce_pair(c, r, first + 1, n, x, t, arg, &r->rest.segment);
+    if (o->kind == SLG_FORWARD_KL) /* the teacher's sums are over all classes */
+        k->lse_dot(1, t + y, x + y, 0.0f, arg, &r->parts[TEACHER], r->sums + DOT);
+    else
+        k->lse(1, t + y, arg, &r->parts[TEACHER]);
+}
+
+/* Two temperatures of the student's. */
+static void reduce(const loss_call *c, loss_row *r, int64_t col, int64_t n, const float *x,
+                   const float *t)
+{
+    float ts[KERNEL_BLOCK];
+    const exp_arg arg = exp_arg_of(soft_temperature(c, r), 0.0f);
     (void)col;
     t = at_temperature(c, r, n, t, ts);
-    if (o->kind == SLG_FORWARD_KL)
-        k->lse_dot((size_t)n, t, x, 0.0f, &arg, &r->parts[TEACHER], r->sums + DOT);
-    else
-        k->lse((size_t)n, t, &arg, &r->parts[TEACHER]);
-    if (o->kind == SLG_REVERSE_KL)
-        k->lse_dot((size_t)n, x, t, 0.0f, &arg, &r->parts[STUDENT], r->sums + DOT);
-    else if (soft(o))
-        k->lse((size_t)n, x, &arg, &r->parts[STUDENT]);
+    reduce_pair(c, r, 0, n, x, t, &arg, &r->parts[STUDENT]);
 }
 
 /* ---- Value ------------------------------------------------------------------------------- */
@@ -151,6 +189,22 @@ static void js_fast(const loss_call *c, const loss_row *r, const row_stat *p, co
     }
 }
 
+/* Mean of x - t under the student: of the other classes, and the target's own. */
+static double reverse_mean(const loss_call *c, loss_row *r, const second *teacher)
+{
+    if (soft(c->opts)) return r->sums[DOT] / r->parts[STUDENT].sum;
+    const lse_part *rest = &r->rest.part, *dot = &r->parts[STUDENT];
+    double mean = 0;
+    close_dot(r);
+    if (r->other > 0)
+        mean = r->other * ldexp(dot->sum, (int)(dot->ref - rest->ref)) / rest->sum;
+    if (r->p_target > 0) {
+        float scratch[1], y = *second_fetch(teacher, r->row, r->target, 1, scratch);
+        mean += r->p_target * ((double)r->x_target - (double)y);
+    }
+    return mean;
+}
+
 /* The divergence; r->sums[MEAN] is what the gradient needs of it. */
 static double divergence(const loss_call *c, loss_row *r, const row_stat *p, const row_stat *q)
 {
@@ -164,7 +218,7 @@ static double divergence(const loss_call *c, loss_row *r, const row_stat *p, con
         return fmax(share * sums[1] + (1 - share) * sums[0], 0);
     }
     bool forward = o->kind == SLG_FORWARD_KL;
-    double mean = r->sums[DOT] / r->parts[forward ? TEACHER : STUDENT].sum;
+    double mean = forward ? r->sums[DOT] / r->parts[TEACHER].sum : reverse_mean(c, r, &teacher);
     if (r->sums[ODD] != 0)
         mean = forward ? second_mean(c, r->row, &teacher, q, &teacher, &student, 0)
                        : second_mean(c, r->row, &student, p, &student, &teacher, 0);
@@ -331,13 +385,15 @@ static slg_status distillation(slg_ctx *ctx, const slg_logits *logits,
 {
     slg_distillation_opts o = defaults;
     slg_targets t;
-    loss_method method = { .uses = TARGET_TEACHER | TARGET_ROW_WEIGHT,
-                           .open = open,
-                           .reduce = reduce,
-                           .solve = solve,
-                           .emit = emit };
+    loss_method method = {
+        .uses = TARGET_TEACHER | TARGET_ROW_WEIGHT, .open = open, .solve = solve, .emit = emit
+    };
     SLG_TRY(options_read(ctx, "opts", opts, &o, sizeof o));
     SLG_TRY(check_opts(ctx, &o));
+    if (soft(&o))
+        method.reduce = reduce;
+    else
+        method.reduce_all = reduce_all;
     slg_targets_init(&t, sizeof t);
     if (targets) SLG_TRY(options_read(ctx, "targets", targets, &t, sizeof t));
     if (t.index || o.cross_entropy > 0) method.uses |= TARGET_INDEX;

@@ -85,9 +85,13 @@ static void reduce(void *self, int64_t row, void *state, int64_t col, int64_t n)
     if (skipped(c, r)) return;
     float xs[KERNEL_BLOCK], ts[KERNEL_BLOCK];
     const float *x = source_fetch(&c->src, row, col, n, xs);
-    reduce_block(k, r, col, n, x, !(c->method->flags & LOSS_NO_LSE));
-    if (c->method->reduce)
-        c->method->reduce(c, r, col, n, x, teacher_fetch(c, row, col, n, ts));
+    const loss_method *m = c->method;
+    const float *t = m->reduce || m->reduce_all ? teacher_fetch(c, row, col, n, ts) : NULL;
+    reduce_block(k, r, col, n, x, !m->reduce_all && !(m->flags & LOSS_NO_LSE));
+    if (m->reduce_all)
+        m->reduce_all(c, r, col, n, x, t);
+    else if (m->reduce)
+        m->reduce(c, r, col, n, x, t);
 }
 
 /* The target's share: log-odds first, so that neither side loses its relative precision. */
@@ -361,10 +365,10 @@ static bool both(void *self, int64_t row, void *before, void *now, int64_t col, 
     bool direct =
         c->store == STORE_STREAM && !c->src.mask && c->src.dense.plain && c->grad.dlogits.plain;
     float fill;
-    if (!common || !direct || r->c != 0 || r->rest.kind != ROW_PLAIN || !r->rest.arg.plain ||
-        !next->rest.arg.plain || (c->method->flags & (LOSS_NO_LSE | LOSS_KEEP_TARGET)) ||
-        fills(c, r, &fill) || skipped(c, next) ||
-        (next->target >= col && next->target < col + n))
+    if (!common || !direct || c->method->reduce_all || r->c != 0 || r->rest.kind != ROW_PLAIN ||
+        !r->rest.arg.plain || !next->rest.arg.plain ||
+        (c->method->flags & (LOSS_NO_LSE | LOSS_KEEP_TARGET)) || fills(c, r, &fill) ||
+        skipped(c, next) || (next->target >= col && next->target < col + n))
         return false;
     const float *x = (const float *)rows_at(&c->src.dense, row + 1);
     float *d = (float *)rows_at(&c->grad.dlogits, row);

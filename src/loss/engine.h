@@ -81,6 +81,11 @@ typedef struct loss_method {
     void (*reduce)(const loss_call *call, loss_row *r, int64_t col, int64_t n, const float *x,
                    const float *t);
 
+    /* Instead of both, for kernels that do several sums in one loop: also adds the block, less
+       the target's entry, to r->rest (row_segment first). */
+    void (*reduce_all)(const loss_call *call, loss_row *r, int64_t col, int64_t n,
+                       const float *x, const float *t);
+
     /* Value and form of the gradient. Ordinary rows alone: at least one live class, all finite
        or masked (of x; the teacher's are the method's affair). */
     void (*solve)(const loss_call *call, loss_row *r);

@@ -27,7 +27,7 @@ void slg_nkd_opts_init(slg_nkd_opts *opts, size_t size)
    all without the target. sums[DOT] is of Q (x - sums[SHIFT]), the shift being the student's
    maximum so far: so differences keep their precision under a large common offset. */
 enum { TEACHER, STUDENT, TEACHER_ONE };
-enum { DOT, DOT_SQUARE, SHIFT, SHIFTED };
+enum { DOT, SHIFT, SHIFTED };
 enum { TEACHER_LSE, TEACHER_PRE, STUDENT_LSE, STUDENT_PRE };
 
 static second student_of(const loss_call *c, const loss_row *r)
@@ -42,35 +42,57 @@ static second teacher_of(const loss_call *c, const loss_row *r, double tau)
                      r->target };
 }
 
-static void move_shift(loss_row *r)
+/* To the maximum of the other classes up to and with this block; first: the target's place, or
+   n. */
+static void move_shift(const kernel_table *k, loss_row *r, int64_t first, int64_t n,
+                       const float *x)
 {
-    double *s = r->sums, max = (double)fmaxf(r->rest.part.max, r->rest.segment.max);
+    double *s = r->sums, max = (double)k->max((size_t)first, x);
+    if (first < n) max = fmax(max, (double)k->max((size_t)(n - first - 1), x + first + 1));
     if (!isfinite(max) || (s[SHIFTED] != 0 && max <= s[SHIFT])) return;
     if (r->parts[TEACHER].sum != 0) s[DOT] += r->parts[TEACHER].sum * (s[SHIFT] - max);
     s[SHIFT] = max;
     s[SHIFTED] = 1;
 }
 
+/* Other classes [from, to) of a block: the student into *student, the teacher at tau, Q (x -
+   shift). */
+static void reduce_pair(const loss_call *c, loss_row *r, int64_t from, int64_t to,
+                        const float *x, const exp_arg *arg, lse_part *student, const float *t,
+                        const exp_arg *arg_t)
+{
+    c->ctx->k.lse_pair((size_t)(to - from), x + from, arg, student, t + from, arg_t,
+                       &r->parts[TEACHER], PAIR_CROSS, (float)r->sums[SHIFT], r->sums + DOT);
+}
+
+/* tau is 1: P is the engine's softmax. */
+static void reduce_all(const loss_call *c, loss_row *r, int64_t col, int64_t n, const float *x,
+                       const float *t)
+{
+    const exp_arg arg_t = exp_arg_of(source_temperature(&c->teacher, r->row), 0.0f);
+    const exp_arg *arg = &r->rest.arg;
+    lse_part *student = &r->rest.segment;
+    int64_t y = r->target - col, first = y >= 0 && y < n ? y : n;
+    move_shift(&c->ctx->k, r, first, n, x);
+    row_segment(&r->rest, col);
+    reduce_pair(c, r, 0, first, x, arg, student, t, &arg_t);
+    if (first < n) reduce_pair(c, r, first + 1, n, x, arg, student, t, &arg_t);
+}
+
 static void reduce(const loss_call *c, loss_row *r, int64_t col, int64_t n, const float *x,
                    const float *t)
 {
     const slg_nkd_opts *o = c->opts;
-    const kernel_table *k = &c->ctx->k;
-    const second teacher = teacher_of(c, r, o->temperature);
-    const exp_arg arg = exp_arg_of(teacher.temperature, 0.0f);
+    const second student = student_of(c, r), teacher = teacher_of(c, r, o->temperature),
+                 one = teacher_of(c, r, 1);
+    const exp_arg arg = exp_arg_of(student.temperature, 0.0f),
+                  arg_t = exp_arg_of(teacher.temperature, 0.0f),
+                  one_arg = exp_arg_of(one.temperature, 0.0f);
     int64_t y = r->target - col, first = y >= 0 && y < n ? y : n;
-    move_shift(r);
-    const float shift = (float)r->sums[SHIFT];
-    k->lse_cross((size_t)first, t, x, shift, &arg, &r->parts[TEACHER], r->sums + DOT);
-    if (first < n)
-        k->lse_cross((size_t)(n - first - 1), t + first + 1, x + first + 1, shift, &arg,
-                     &r->parts[TEACHER], r->sums + DOT);
-    if (o->temperature == 1) return;
-    const second student = student_of(c, r), one = teacher_of(c, r, 1);
-    const exp_arg student_arg = exp_arg_of(student.temperature, 0.0f);
-    const exp_arg one_arg = exp_arg_of(one.temperature, 0.0f);
-    second_reduce(k, &student, col, n, x, &student_arg, &r->parts[STUDENT]);
-    second_reduce(k, &one, col, n, t, &one_arg, &r->parts[TEACHER_ONE]);
+    move_shift(&c->ctx->k, r, first, n, x);
+    reduce_pair(c, r, 0, first, x, &arg, &r->parts[STUDENT], t, &arg_t);
+    if (first < n) reduce_pair(c, r, first + 1, n, x, &arg, &r->parts[STUDENT], t, &arg_t);
+    second_reduce(&c->ctx->k, &one, col, n, t, &one_arg, &r->parts[TEACHER_ONE]);
 }
 
 /* q[t]; NaN where the teacher's row is no distribution. rest: the others, at the temperature
@@ -171,15 +193,6 @@ static slg_status open(loss_call *c)
     return loss_open_extra(c, 1, "opts.other_loss", o->other_loss);
 }
 
-static const loss_method method = {
-    .uses = TARGET_INDEX | TARGET_TEACHER | TARGET_ROW_WEIGHT,
-    .open = open,
-    .reduce = reduce,
-    .solve = solve,
-    .emit = emit,
-    .extra_masked = { INFINITY, 0 },
-};
-
 static slg_status check_weight(slg_ctx *ctx, const char *name, double value)
 {
     if (value >= 0 && isfinite(value)) return SLG_OK;
@@ -197,6 +210,17 @@ static slg_status nkd(slg_ctx *ctx, const slg_logits *logits, const slg_targets 
     SLG_TRY(check_weight(ctx, "gamma", o.gamma));
     SLG_TRY(check_weight(ctx, "target_weight", o.target_weight));
     SLG_TRY(check_weight(ctx, "cross_entropy", o.cross_entropy));
+    loss_method method = {
+        .uses = TARGET_INDEX | TARGET_TEACHER | TARGET_ROW_WEIGHT,
+        .open = open,
+        .solve = solve,
+        .emit = emit,
+        .extra_masked = { INFINITY, 0 },
+    };
+    if (o.temperature == 1)
+        method.reduce_all = reduce_all;
+    else
+        method.reduce = reduce;
     return loss_run(ctx, &method, &o, o.reduction, logits, targets, out, grad);
 }
 

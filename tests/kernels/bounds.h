@@ -26,7 +26,7 @@
 #define BOUND_softmax_row 14.0     /* 9.5   9.7   8.0; the log-sum-exp as BOUND_lse */
 #define BOUND_emit_lse 0           /* the bits of exp_emit and lse */
 #define BOUND_lse_dot 13.0          /* 9.9  10.4   5.6; of sum p |v|, its square */
-#define BOUND_lse_cross 13.0        /* 9.5   7.9   6.0; as lse_dot */
+#define BOUND_lse_pair 13.0         /* 8.5   8.3   5.5; the sum beside: of sum q |v| */
 #define BOUND_js_sums 10.0          /* 5.4   5.5   7.8; of sum p (1 + |log(p / m)|) */
 #define BOUND_js_emit 8.0           /* 5.9   5.9   4.9; of p (1 + |b log(p / m)|) */
 #define BOUND_exp_emit2 8.0         /* 5.4   5.6   4.7; of |p| + |q| */

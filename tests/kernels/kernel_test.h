@@ -107,7 +107,7 @@ typedef struct call {
     size_t n;
     int variant;
     void *in[MAX_IN], *out[MAX_OUT];
-    double got[4]; /* what else it returned */
+    double got[5]; /* what else it returned */
 } call;
 
 enum special { /* values that an input may hold */

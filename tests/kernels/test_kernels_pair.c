@@ -1,6 +1,8 @@
 /*
  * Exponentials of a row beside another: divergences and their gradients.
  */
+#include <float.h>
+
 #include "exp_spec.h"
 
 static double other_of(const call *c, size_t i)
@@ -47,44 +49,68 @@ static void check_lse_dot(const call *c, worst_t *w)
 SPEC(lse_dot, .variants = 12, .in = { F4, F4 }, .special = { NOT_ABOVE & ~A_NAN, ZEROS | TINY },
      .prepare = logits);
 
-/* The same of y - shift. NaN and infinities of y where p is not 0 are left to the modules. */
-static void run_lse_cross(const kernel_table *k, call *c)
+/* Both rows' log-sum-exps, and the sum beside them, under the second row. */
+static int beside_of(const call *c) { return (c->variant + c->variant / 6) % 3; }
+
+static void run_lse_pair(const kernel_table *k, call *c)
 {
     const exp_arg arg = arg_of(c);
-    lse_part p = LSE_EMPTY;
-    double dot[2] = { 0, 0 };
+    const int beside = beside_of(c);
+    lse_part x = LSE_EMPTY, y = LSE_EMPTY;
+    double dot = 0, *to = beside == PAIR_SUMS ? NULL : &dot;
     size_t piece = c->variant < 6 ? 0 : c->n / 3;
-    k->lse_cross(piece, in(c, 0), in(c, 1), 0.75f, &arg, &p, dot);
-    k->lse_cross(c->n - piece, in(c, 0) + piece, in(c, 1) + piece, 0.75f, &arg, &p, dot);
-    c->got[0] = p.sum, c->got[1] = (double)p.ref, c->got[2] = dot[0], c->got[3] = dot[1];
+    k->lse_pair(piece, in(c, 0), &arg, &x, in(c, 1), &arg, &y, beside, 0.75f, to);
+    k->lse_pair(c->n - piece, in(c, 0) + piece, &arg, &x, in(c, 1) + piece, &arg, &y, beside,
+                0.75f, to);
+    c->got[0] = x.sum, c->got[1] = (double)x.ref, c->got[2] = y.sum, c->got[3] = (double)y.ref;
+    c->got[4] = dot;
 }
 
-static void check_lse_cross(const call *c, worst_t *w)
+/* One row's sum; whether it is one that the kernel holds. */
+static bool check_side(const call *c, worst_t *w, int side)
 {
     const exp_arg arg = arg_of(c);
-    const float *x = in(c, 0), max = max_of(x, c->n);
+    const float *x = in(c, side), max = max_of(x, c->n);
+    const double sum = c->got[2 * side], ref = c->got[2 * side + 1];
     if (has_nan(x, c->n)) {
-        note(w, 0, c->got[0], NAN, 1);
-        return;
+        note(w, (size_t)side, sum, NAN, 1);
+        return false;
     }
-    if (fabs((double)max * (double)arg.log2e_t) > (double)EXP_LIMIT && max != -INFINITY) return;
     if (max == -INFINITY) {
-        note(w, 0, c->got[0], 0, 1), note(w, 1, c->got[2], 0, 1);
-        return;
+        note(w, (size_t)side, sum, 0, 1);
+        return false;
     }
-    double sum = 0, first = 0, second = 0, size = 0;
-    for (size_t i = 0; i < c->n; i++) {
-        double p = x[i] == -INFINITY ? 0 : exp(reduced(c, x[i]) - reduced(c, max));
-        double v = p == 0 ? 0 : (double)in(c, 1)[i] - 0.75;
-        sum += p, first += p * v, second += p * v * v, size += p * fabs(v);
-    }
-    note(w, 0, log(c->got[0]) + c->got[1] * arg.unit, lse_of(sum_of(c, x, reduced)), 1);
-    note(w, 1, c->got[2] / c->got[0], first / sum, size / sum + FLUSHED);
-    note(w, 2, c->got[3] / c->got[0], second / sum, second / sum + FLUSHED);
+    if (fabs((double)max * (double)arg.log2e_t) > (double)EXP_LIMIT) return false;
+    note(w, (size_t)side, log(sum) + ref * arg.unit, lse_of(sum_of(c, x, reduced)), 1);
+    return true;
 }
 
-SPEC(lse_cross, .variants = 12, .in = { F4, F4 },
-     .special = { NOT_ABOVE & ~A_NAN, ZEROS | TINY }, .prepare = logits);
+static void check_lse_pair(const call *c, worst_t *w)
+{
+    const float *x = in(c, 0), *y = in(c, 1), max = max_of(y, c->n);
+    const int beside = beside_of(c);
+    const bool first = check_side(c, w, 0), second = check_side(c, w, 1);
+    double sum = 0, dot = 0, size = 0;
+    double lost = 0; /* of a q that may be 0 */
+    if (!first || !second || beside == PAIR_SUMS) return;
+    for (size_t i = 0; i < c->n; i++) {
+        double q = y[i] == -INFINITY ? 0 : exp(reduced(c, y[i]) - reduced(c, max));
+        double v = (beside == PAIR_CROSS ? 0.75 : (double)y[i]) - (double)x[i];
+        if (beside == PAIR_CROSS) v = -v;
+        if (q == 0) continue;
+        if (q < BOUND_zero) lost += q * fabs(v);
+        if (isinf(v) && q < BOUND_zero) return;
+        if (!isinf(v) && fabs(v) > (double)FLT_MAX / 0x1p32) return; /* q v may be inf */
+        sum += q, dot += q * v, size += q * fabs(v);
+    }
+    if (isinf(dot))
+        note(w, 2, c->got[4] / c->got[2], dot, 1);
+    else
+        note(w, 2, c->got[4] / c->got[2], dot / sum, (size + lost * 0x1p24) / sum + FLUSHED);
+}
+
+SPEC(lse_pair, .variants = 18, .in = { F4, F4 }, .special = { NOT_ABOVE, NOT_ABOVE },
+     .prepare = logits);
 
 /* Of the second row, at its own place. */
 static exp_out second_of(const call *c)

@@ -2,7 +2,11 @@
    differences, forms, edge cases, errors. */
 #include "loss_test.h"
 
+#include "kernels/kernels.h"
 #include "support/gradcheck.h"
+
+/* More than two segments of a row's sums. */
+enum { LONG = 2 * ROW_SEGMENT + 2500 };
 
 /* ---- In double --------------------------------------------------------------------------- */
 
@@ -28,7 +32,8 @@ typedef struct method {
 /* Loss of a row; t may be -1. */
 static double row_loss(const method *m, int64_t n, const double *x, const double *y, int64_t t)
 {
-    double lx[64], ly[64], p[64], q[64], loss = 0;
+    static double lx[LONG], ly[LONG], p[LONG], q[LONG];
+    double loss = 0;
     log_softmax(n, x, 1, -1, lx), log_softmax(n, y, 1, -1, ly);
     int64_t without = m->kind < 0 ? t : -1;
     log_softmax(n, x, m->tau, without, p), log_softmax(n, y, m->tau, without, q);
@@ -413,12 +418,47 @@ static void test_errors(void **state)
     slg_ctx_free(ctx);
 }
 
+/* Sums of a row in segments, each at a reference of its own: it rises on the way. */
+static void test_long_rows(void **state)
+{
+    static double x[LONG], y[LONG];
+    const int64_t places[] = { -1, 0, 2047, ROW_SEGMENT - 1, ROW_SEGMENT, LONG - 1 };
+    tensor xs = matrix(SLG_F32, 1, LONG, CONTIGUOUS), ys = matrix(SLG_F32, 1, LONG, CONTIGUOUS);
+    tensor t = vector(SLG_I64, 1, CONTIGUOUS);
+    (void)state;
+    for (int64_t k = 0; k < LONG; k++) {
+        double up = k >= 2 * ROW_SEGMENT ? 40 : k >= ROW_SEGMENT - 3 ? 12 : 0;
+        x[k] = k == 7 ? -INFINITY : single(normal() + up);
+        y[k] = k == 7 ? -INFINITY : single(normal() + 0.9 * up + 3);
+        put(&xs, 0, k, x[k]), put(&ys, 0, k, y[k]);
+    }
+    for (int64_t i = 0; i < COUNT(methods); i++)
+        for (int64_t j = 0; j < COUNT(places); j++) {
+            const method *m = &methods[i];
+            if (places[j] < 0 && (m->kind < 0 || m->ce > 0)) continue;
+            slg_logits lx = slg_logits_dense(&xs.t), ly = slg_logits_dense(&ys.t);
+            slg_targets targets = slg_targets_index(places[j] < 0 ? NULL : &t.t);
+            slg_loss_out out = loss_out(NULL, NULL);
+            double most = 0, want = row_loss(m, LONG, x, y, places[j]);
+            targets.teacher = &ly;
+            put(&t, 0, 0, (double)places[j]);
+            FOR_EACH_ISA(ctx, 1)
+            {
+                OK(ctx, run(ctx, m, &lx, &targets, SLG_SUM, &out, NULL));
+                compare(m->kind < 0 ? "nkd" : "distillation", i, places[j], out.value, want,
+                        2e-6 * (fabs(want) + m->tau * m->tau * 45 / m->tau), &most);
+            }
+        }
+    release(&xs), release(&ys), release(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_against_double), cmocka_unit_test(test_temperatures),
         cmocka_unit_test(test_forms),          cmocka_unit_test(test_edges),
-        cmocka_unit_test(test_nkd_parts),      cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_long_rows),      cmocka_unit_test(test_nkd_parts),
+        cmocka_unit_test(test_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
