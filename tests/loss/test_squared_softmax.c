@@ -184,7 +184,7 @@ static void test_prob(void **state)
             answer a = answer_of(&p);
             operands o;
             operands_of(&p, SLG_F32, SLG_F32, SLG_I64, SLG_I32, CONTIGUOUS, &o);
-            tensor prob = matrix(type, ROWS, COLS, round % 4), d[2];
+            tensor prob = matrix(type, ROWS, COLS, (enum layout)(round % 4)), d[2];
             slg_squared_softmax_opts opts;
             slg_loss_out out[2];
             slg_squared_softmax_opts_init(&opts, sizeof opts);

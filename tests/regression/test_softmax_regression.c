@@ -142,7 +142,8 @@ static void test_layouts(void **state)
     double first[3][COLS * COLS], value = 0;
     for (int kind = 0; kind < 8; kind++) {
         const int32_t type = kind % 2 ? SLG_F32 : SLG_F64;
-        tensor a = matrix(type, ROWS, COLS, kind / 2), da = matrix(type, ROWS, COLS, kind / 2);
+        const enum layout layout = (enum layout)(kind / 2);
+        tensor a = matrix(type, ROWS, COLS, layout), da = matrix(type, ROWS, COLS, layout);
         for (int i = 0; i < ROWS * COLS; i++)
             put(&a, i / COLS, i % COLS, get(&plain, i / COLS, i % COLS));
         double got[3][COLS * COLS], most = 0;
