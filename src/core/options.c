@@ -1,5 +1,6 @@
 #include "options.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { MIN_SIZE = 8, MAX_SIZE = 4096 };
@@ -55,4 +56,35 @@ void options_write(void *given, const void *ours, size_t size)
     if (known > sizeof n)
         memcpy((char *)given + sizeof n, (const char *)ours + sizeof n, known - sizeof n);
     if (n > size) memset((char *)given + size, 0, n - size);
+}
+
+slg_status option_range(slg_ctx *ctx, const char *name, double value, double low, double high)
+{
+    if (value >= low && value <= high) return SLG_OK;
+    return slg_fail(ctx, SLG_ERR_RANGE, "%s is %g, must be from %g to %g", name, value, low,
+                    high);
+}
+
+slg_status option_least(slg_ctx *ctx, const char *name, double value, double low)
+{
+    if (value >= low && isfinite(value)) return SLG_OK;
+    return slg_fail(ctx, SLG_ERR_RANGE, "%s is %g, must be finite and at least %g", name, value,
+                    low);
+}
+
+slg_status option_choice(slg_ctx *ctx, const char *name, int32_t value, int32_t first,
+                         int32_t last)
+{
+    if (value >= first && value <= last) return SLG_OK;
+    if (last == first + 1)
+        return slg_fail(ctx, SLG_ERR_RANGE, "%s is %d, must be %d or %d", name, value, first,
+                        last);
+    return slg_fail(ctx, SLG_ERR_RANGE, "%s is %d, must be from %d to %d", name, value, first,
+                    last);
+}
+
+slg_status option_reserved(slg_ctx *ctx, const char *name, int32_t value)
+{
+    if (value == 0) return SLG_OK;
+    return slg_fail(ctx, SLG_ERR_OPTIONS, "%s is %d, must be 0", name, value);
 }

@@ -36,4 +36,14 @@ void options_init(void *opts, size_t size, const void *defaults, size_t full);
  */
 void options_write(void *given, const void *ours, size_t size);
 
+/*
+ * Checks of one field; messages name it and say what it is and must be. SLG_ERR_RANGE, and for
+ * a reserved field SLG_ERR_OPTIONS. A NaN is in no range.
+ */
+slg_status option_range(slg_ctx *ctx, const char *name, double value, double low, double high);
+slg_status option_least(slg_ctx *ctx, const char *name, double value, double low); /* finite */
+slg_status option_choice(slg_ctx *ctx, const char *name, int32_t value, int32_t first,
+                         int32_t last);
+slg_status option_reserved(slg_ctx *ctx, const char *name, int32_t value);
+
 #endif

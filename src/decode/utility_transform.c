@@ -117,14 +117,9 @@ static void write_candidates(const candidates *c, const rows *utility, const row
 
 static slg_status check_options(slg_ctx *ctx, const slg_utility_transform_opts *o)
 {
-    if (o->offsets != 0 && o->offsets != 1)
-        return slg_fail(ctx, SLG_ERR_RANGE, "offsets is %d, must be 0 or 1", o->offsets);
-    if (!(o->length_power >= 0) || !isfinite(o->length_power))
-        return slg_fail(ctx, SLG_ERR_RANGE, "length_power is %g, must be finite and at least 0",
-                        o->length_power);
-    if (!(o->temperature >= 0) || !isfinite(o->temperature))
-        return slg_fail(ctx, SLG_ERR_RANGE, "temperature is %g, must be finite and at least 0",
-                        o->temperature);
+    SLG_TRY(option_choice(ctx, "offsets", o->offsets, 0, 1));
+    SLG_TRY(option_least(ctx, "length_power", o->length_power, 0));
+    SLG_TRY(option_least(ctx, "temperature", o->temperature, 0));
     return SLG_OK;
 }
 

@@ -167,10 +167,8 @@ static slg_status check_out(slg_ctx *ctx, const slg_spherical_batch *b,
     const slg_tensor *const outs[OUTS] = { o->loss, o->sum, o->sum_squares, o->target_output,
                                            o->dhidden };
     const slg_tensor *const ins[] = { b->hidden, b->target, b->target_value, b->row_weight };
-    if (b->reserved != 0 || o->reserved != 0)
-        return slg_fail(ctx, SLG_ERR_OPTIONS,
-                        "batch.reserved is %d, out.reserved %d, must be 0", b->reserved,
-                        o->reserved);
+    SLG_TRY(option_reserved(ctx, "batch.reserved", b->reserved));
+    SLG_TRY(option_reserved(ctx, "out.reserved", o->reserved));
     if (!b->hidden || !b->target)
         return slg_fail(ctx, SLG_ERR_NULL, "batch.hidden or batch.target is NULL");
     for (int i = 0; i < OUTS; i++) {

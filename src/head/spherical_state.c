@@ -11,6 +11,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/options.h"
 #include "spherical_layer.h"
 
 static const double most_drift = 1e-10, most_decay = 1e6;
@@ -289,8 +290,7 @@ slg_status slg_spherical_layer_refactorise(slg_spherical_layer *l)
 static slg_status decay(slg_spherical_layer *l, double f)
 {
     const int64_t d = l->dim;
-    if (!(f >= 1e-3 && f <= 1e3))
-        return slg_fail(l->ctx, SLG_ERR_RANGE, "factor is %g, must be from 1e-3 to 1e3", f);
+    SLG_TRY(option_range(l->ctx, "factor", f, 1e-3, 1e3));
     l->pending = false;
     for (int64_t i = 0; i < d * d; i++) l->u[i] *= f, l->p[i] /= f, l->q[i] *= f * f;
     for (int64_t i = 0; i < d; i++) l->omega[i] *= f, l->wbar[i] *= f;

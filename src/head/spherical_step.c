@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/options.h"
 #include "spherical_layer.h"
 
 /* Reciprocal condition of I - 2 lr H'diag(beta)H below which a step would erase a direction. */
@@ -505,8 +506,7 @@ static slg_status commit(slg_spherical_layer *l, const layer_step *t)
 slg_status layer_update(slg_spherical_layer *l, double lr)
 {
     layer_step t = { .lr = lr };
-    if (!(lr >= 0) || !isfinite(lr))
-        return slg_fail(l->ctx, SLG_ERR_RANGE, "lr is %g, must be finite and at least 0", lr);
+    SLG_TRY(option_least(l->ctx, "lr", lr, 0));
     if (!l->pending)
         return slg_fail(l->ctx, SLG_ERR_STATE, "there is no forward to update from");
     if (lr > 0 && l->batch.rows > 0) {

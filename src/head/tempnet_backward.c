@@ -137,9 +137,7 @@ static slg_status check_grad(tempnet_call *c, const slg_tensor *x, const slg_ten
     slg_ctx *ctx = c->ctx;
     const slg_tempnet_grad *g = &c->grad;
     const slg_tempnet *net = &c->net;
-    if (g->accumulate != 0 && g->accumulate != 1)
-        return slg_fail(ctx, SLG_ERR_RANGE, "grad.accumulate is %d, must be 0 or 1",
-                        g->accumulate);
+    SLG_TRY(option_choice(ctx, "grad.accumulate", g->accumulate, 0, 1));
     if (c->features && g->db2)
         return slg_fail(ctx, SLG_ERR_NULL, "grad.db2 must be NULL for this form");
     if (g->dw1) SLG_TRY(tempnet_check_flat(ctx, "grad.dw1", g->dw1, 2, net->w1->shape, true));

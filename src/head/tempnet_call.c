@@ -116,9 +116,7 @@ slg_status tempnet_check_saved(tempnet_call *c, const slg_tempnet_saved *given, 
 {
     const int64_t s[2] = { c->rows_count, c->hidden }, v[2] = { c->rows_count, c->m };
     SLG_TRY(options_read(c->ctx, "saved", given, &c->saved, sizeof c->saved));
-    if (c->saved.reserved != 0)
-        return slg_fail(c->ctx, SLG_ERR_OPTIONS, "saved.reserved is %d, must be 0",
-                        c->saved.reserved);
+    SLG_TRY(option_reserved(c->ctx, "saved.reserved", c->saved.reserved));
     SLG_TRY(tempnet_check_flat(c->ctx, "saved.s", c->saved.s, 2, s, out));
     SLG_TRY(tempnet_check_flat(c->ctx, "saved.v", c->saved.v, 2, v, out));
     return tempnet_check_flat(c->ctx, "saved.w", c->saved.w, 2, v, out);

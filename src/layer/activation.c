@@ -22,8 +22,7 @@ static slg_status open_options(slg_ctx *ctx, const slg_activation_opts *given, i
     SLG_TRY(options_read(ctx, "opts", given, o, sizeof *o));
     if (o->kind < SLG_GELU || o->kind > SLG_RELU)
         return slg_fail(ctx, SLG_ERR_RANGE, "kind is %d, there is no such activation", o->kind);
-    if (o->accumulate < 0 || o->accumulate > 1)
-        return slg_fail(ctx, SLG_ERR_RANGE, "accumulate is %d, must be 0 or 1", o->accumulate);
+    SLG_TRY(option_choice(ctx, "accumulate", o->accumulate, 0, 1));
     return SLG_OK;
 }
 

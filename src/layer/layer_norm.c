@@ -22,10 +22,8 @@ static slg_status open_options(slg_ctx *ctx, const slg_norm_opts *given, slg_nor
 {
     *o = defaults;
     SLG_TRY(options_read(ctx, "opts", given, o, sizeof *o));
-    if (o->accumulate < 0 || o->accumulate > 1)
-        return slg_fail(ctx, SLG_ERR_RANGE, "accumulate is %d, must be 0 or 1", o->accumulate);
-    if (!(o->eps >= 0 && o->eps <= 1e30))
-        return slg_fail(ctx, SLG_ERR_RANGE, "eps is %g, must be from 0 to 1e30", o->eps);
+    SLG_TRY(option_choice(ctx, "accumulate", o->accumulate, 0, 1));
+    SLG_TRY(option_range(ctx, "eps", o->eps, 0, 1e30));
     return SLG_OK;
 }
 

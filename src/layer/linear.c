@@ -201,8 +201,7 @@ static slg_status linear_backward(slg_ctx *ctx, const slg_tensor *x, const slg_t
     slg_linear_opts o = defaults;
     matrix a, w, d, c;
     SLG_TRY(options_read(ctx, "opts", opts, &o, sizeof o));
-    if (o.accumulate < 0 || o.accumulate > 1)
-        return slg_fail(ctx, SLG_ERR_RANGE, "accumulate is %d, must be 0 or 1", o.accumulate);
+    SLG_TRY(option_choice(ctx, "accumulate", o.accumulate, 0, 1));
     SLG_TRY(check_grads(ctx, x, weight, dy, dx, dweight, dbias));
     op_detail(ctx, x), op_detail(ctx, weight);
     const int64_t in = weight->shape[1], out = weight->shape[0];

@@ -21,18 +21,13 @@ static slg_status open_options(slg_ctx *ctx, const slg_rope_opts *given, slg_rop
 {
     *o = defaults;
     SLG_TRY(options_read(ctx, "opts", given, o, sizeof *o));
-    if (o->interleaved < 0 || o->interleaved > 1)
-        return slg_fail(ctx, SLG_ERR_RANGE, "interleaved is %d, must be 0 or 1",
-                        o->interleaved);
-    if (o->inverse < 0 || o->inverse > 1)
-        return slg_fail(ctx, SLG_ERR_RANGE, "inverse is %d, must be 0 or 1", o->inverse);
+    SLG_TRY(option_choice(ctx, "interleaved", o->interleaved, 0, 1));
+    SLG_TRY(option_choice(ctx, "inverse", o->inverse, 0, 1));
     if (o->offset < 0)
         return slg_fail(ctx, SLG_ERR_RANGE, "offset is %d, must be at least 0", o->offset);
     if (!(o->base > 0 && o->base <= 1e30))
         return slg_fail(ctx, SLG_ERR_RANGE, "base is %g, must be above 0, to 1e30", o->base);
-    if (!(fabs(o->scale) <= 1e30))
-        return slg_fail(ctx, SLG_ERR_RANGE, "scale is %g, must be from -1e30 to 1e30",
-                        o->scale);
+    SLG_TRY(option_range(ctx, "scale", o->scale, -1e30, 1e30));
     return SLG_OK;
 }
 

@@ -133,14 +133,6 @@ static const loss_method method = {
     .scratch_floats = scratch_floats,
 };
 
-static slg_status in_range(slg_ctx *ctx, const char *name, double value, double low,
-                           double high)
-{
-    if (value >= low && value <= high) return SLG_OK;
-    return slg_fail(ctx, SLG_ERR_RANGE, "%s is %g, must be from %g to %g", name, value, low,
-                    high);
-}
-
 static slg_status adversarial(slg_ctx *ctx, const slg_logits *clean, const slg_targets *targets,
                               const slg_adversarial_comp_sum_opts *opts, slg_loss_out *out,
                               slg_logits_grad *dclean, slg_logits_grad *dperturbed)
@@ -150,11 +142,11 @@ static slg_status adversarial(slg_ctx *ctx, const slg_logits *clean, const slg_t
     slg_logits_init(&scaled, sizeof scaled);
     SLG_TRY(options_read(ctx, "opts", opts, &o, sizeof o));
     SLG_TRY(comp_sum_check_tau(ctx, o.tau));
-    SLG_TRY(in_range(ctx, "rho", o.rho, 1e-6, 1e6));
-    SLG_TRY(in_range(ctx, "nu", o.nu, 0, 1e6));
+    SLG_TRY(option_range(ctx, "rho", o.rho, 1e-6, 1e6));
+    SLG_TRY(option_range(ctx, "nu", o.nu, 0, 1e6));
     if (!clean) return slg_fail(ctx, SLG_ERR_NULL, "clean is NULL");
     SLG_TRY(options_read(ctx, "clean", clean, &scaled, sizeof scaled));
-    SLG_TRY(in_range(ctx, "clean.temperature", scaled.temperature, 1e-24, 1e24));
+    SLG_TRY(option_range(ctx, "clean.temperature", scaled.temperature, 1e-24, 1e24));
     scaled.temperature *= o.rho;
     return loss_run_pair(ctx, &method, &o, o.reduction, &scaled, targets, out, dclean,
                          dperturbed);

@@ -161,11 +161,9 @@ static slg_status check(slg_ctx *ctx, int64_t count, slg_tensor *const *main,
                         (long long)count);
     if (count > 0 && !(main && auxiliary))
         return slg_fail(ctx, SLG_ERR_NULL, "main or auxiliary is NULL");
-    if ((o->merge != 0 && o->merge != 1) || (o->shared_only != 0 && o->shared_only != 1))
-        return slg_fail(ctx, SLG_ERR_RANGE, "merge is %d, shared_only %d, must be 0 or 1",
-                        o->merge, o->shared_only);
-    if (o->reserved != 0)
-        return slg_fail(ctx, SLG_ERR_OPTIONS, "opts.reserved is %d, must be 0", o->reserved);
+    SLG_TRY(option_choice(ctx, "merge", o->merge, 0, 1));
+    SLG_TRY(option_choice(ctx, "shared_only", o->shared_only, 0, 1));
+    SLG_TRY(option_reserved(ctx, "opts.reserved", o->reserved));
     for (int64_t i = 0; i < count; i++) SLG_TRY(check_pair(ctx, i, main[i], auxiliary[i], o));
     return check_apart(ctx, count, main, auxiliary);
 }

@@ -86,12 +86,8 @@ static slg_status check_options(slg_ctx *ctx, const slg_attack_opts *opts, slg_a
 {
     *o = defaults;
     SLG_TRY(options_read(ctx, "opts", opts, o, sizeof *o));
-    if (o->ball != SLG_BALL_LINF && o->ball != SLG_BALL_L2)
-        return slg_fail(ctx, SLG_ERR_RANGE, "ball is %d, must be %d or %d", o->ball,
-                        SLG_BALL_LINF, SLG_BALL_L2);
-    if (!(o->radius >= 0) || isinf(o->radius))
-        return slg_fail(ctx, SLG_ERR_RANGE, "radius is %g, must be finite and at least 0",
-                        o->radius);
+    SLG_TRY(option_choice(ctx, "ball", o->ball, SLG_BALL_LINF, SLG_BALL_L2));
+    SLG_TRY(option_least(ctx, "radius", o->radius, 0));
     if (!isfinite(o->step))
         return slg_fail(ctx, SLG_ERR_RANGE, "step is %g, must be finite", o->step);
     if (!(o->low <= o->high))

@@ -196,8 +196,7 @@ static slg_status attend(slg_ctx *ctx, attention *a, slg_attention_regression_ou
     a->ctx = ctx, a->out = defaults;
     if (!out) return slg_fail(ctx, SLG_ERR_NULL, "out is NULL");
     SLG_TRY(options_read(ctx, "out", out, &a->out, sizeof a->out));
-    if (a->out.reserved != 0)
-        return slg_fail(ctx, SLG_ERR_OPTIONS, "out.reserved is %d, must be 0", a->out.reserved);
+    SLG_TRY(option_reserved(ctx, "out.reserved", a->out.reserved));
     SLG_TRY(check_inputs(a));
     op_detail(ctx, a->in[3]);
     SLG_TRY(check_outputs(a));

@@ -109,11 +109,8 @@ static slg_status binary_cross_entropy(slg_ctx *ctx, const slg_logits *logits,
 {
     slg_binary_cross_entropy_opts o = defaults;
     SLG_TRY(options_read(ctx, "opts", opts, &o, sizeof o));
-    if (o.class_reduction != SLG_MEAN && o.class_reduction != SLG_SUM)
-        return slg_fail(ctx, SLG_ERR_RANGE, "class_reduction is %d, must be %d or %d",
-                        o.class_reduction, SLG_MEAN, SLG_SUM);
-    if (o.reserved != 0)
-        return slg_fail(ctx, SLG_ERR_OPTIONS, "opts.reserved is %d, must be 0", o.reserved);
+    SLG_TRY(option_choice(ctx, "class_reduction", o.class_reduction, SLG_MEAN, SLG_SUM));
+    SLG_TRY(option_reserved(ctx, "opts.reserved", o.reserved));
     return loss_run(ctx, &method, &o, o.reduction, logits, targets, out, grad);
 }
 

@@ -130,9 +130,7 @@ static slg_status run(slg_ctx *ctx, const loss_method *method, const slg_logits 
 {
     slg_binary_kl_opts o = defaults;
     SLG_TRY(options_read(ctx, "opts", opts, &o, sizeof o));
-    if (!(o.temperature >= 1e-6 && o.temperature <= 1e6))
-        return slg_fail(ctx, SLG_ERR_RANGE, "temperature is %g, must be from 1e-6 to 1e6",
-                        o.temperature);
+    SLG_TRY(option_range(ctx, "temperature", o.temperature, 1e-6, 1e6));
     return loss_run(ctx, method, &o, o.reduction, logits, targets, out, grad);
 }
 

@@ -315,12 +315,9 @@ static slg_status check_outputs(contrast *c)
 static slg_status check_opts(slg_ctx *ctx, const contrast *c)
 {
     const slg_contrastive_opts *o = &c->opts;
-    if (c->pairs.reserved != 0 || c->out.reserved != 0)
-        return slg_fail(ctx, SLG_ERR_OPTIONS,
-                        "pairs.reserved is %d, out.reserved %d, must be 0", c->pairs.reserved,
-                        c->out.reserved);
-    if (o->first != 0 && o->first != 1)
-        return slg_fail(ctx, SLG_ERR_RANGE, "first is %d, must be 0 or 1", o->first);
+    SLG_TRY(option_reserved(ctx, "pairs.reserved", c->pairs.reserved));
+    SLG_TRY(option_reserved(ctx, "out.reserved", c->out.reserved));
+    SLG_TRY(option_choice(ctx, "first", o->first, 0, 1));
     if (!(o->gamma > 0 && o->gamma <= 1))
         return slg_fail(ctx, SLG_ERR_RANGE, "gamma is %g, must be above 0 and at most 1",
                         o->gamma);

@@ -83,7 +83,7 @@ static void solve(const loss_call *c, loss_row *r)
         loss += loss_term(keep, s[Q_W] * above - s[Q_X] / t);
         r->a = r->weight * (keep * s[Q_W] + both);
     } else {
-        double w = c->target.class_weight ? (double)c->target.class_weight[r->target] : 1.0;
+        double w = loss_class_weight(c, r);
         /* log(1 + others / target): no 1 - p, no log of a p near 1. */
         loss += loss_term(keep * w, loss_softplus(r->log_odds));
         r->a = r->weight * (keep * w + both);
@@ -146,12 +146,8 @@ static slg_status cross_entropy(slg_ctx *ctx, const slg_logits *logits,
 {
     slg_cross_entropy_opts o = defaults;
     SLG_TRY(options_read(ctx, "opts", opts, &o, sizeof o));
-    if (!(o.label_smoothing >= 0 && o.label_smoothing <= 1))
-        return slg_fail(ctx, SLG_ERR_RANGE, "label_smoothing is %g, must be from 0 to 1",
-                        o.label_smoothing);
-    if (!(o.z_loss >= 0) || !isfinite(o.z_loss))
-        return slg_fail(ctx, SLG_ERR_RANGE, "z_loss is %g, must be finite and at least 0",
-                        o.z_loss);
+    SLG_TRY(option_range(ctx, "label_smoothing", o.label_smoothing, 0, 1));
+    SLG_TRY(option_least(ctx, "z_loss", o.z_loss, 0));
     return loss_run(ctx, &cross_entropy_method, &o, o.reduction, logits, targets, out, grad);
 }
 

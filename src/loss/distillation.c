@@ -359,23 +359,12 @@ static slg_status open(loss_call *c)
 
 static slg_status check_opts(slg_ctx *ctx, const slg_distillation_opts *o)
 {
-    if (o->kind < SLG_FORWARD_KL || o->kind > SLG_JENSEN_SHANNON)
-        return slg_fail(ctx, SLG_ERR_RANGE, "kind is %d, must be from 0 to 2", o->kind);
-    if (o->tau_squared != 0 && o->tau_squared != 1)
-        return slg_fail(ctx, SLG_ERR_RANGE, "tau_squared is %d, must be 0 or 1",
-                        o->tau_squared);
-    if (!(o->temperature >= 1e-4 && o->temperature <= 1e4))
-        return slg_fail(ctx, SLG_ERR_RANGE, "temperature is %g, must be from 1e-4 to 1e4",
-                        o->temperature);
-    if (!(o->weight >= 0) || !isfinite(o->weight))
-        return slg_fail(ctx, SLG_ERR_RANGE, "weight is %g, must be finite and at least 0",
-                        o->weight);
-    if (!(o->cross_entropy >= 0) || !isfinite(o->cross_entropy))
-        return slg_fail(ctx, SLG_ERR_RANGE,
-                        "cross_entropy is %g, must be finite and at least 0", o->cross_entropy);
-    if (!(o->teacher_share >= 0.001 && o->teacher_share <= 0.999))
-        return slg_fail(ctx, SLG_ERR_RANGE, "teacher_share is %g, must be from 0.001 to 0.999",
-                        o->teacher_share);
+    SLG_TRY(option_choice(ctx, "kind", o->kind, SLG_FORWARD_KL, SLG_JENSEN_SHANNON));
+    SLG_TRY(option_choice(ctx, "tau_squared", o->tau_squared, 0, 1));
+    SLG_TRY(option_range(ctx, "temperature", o->temperature, 1e-4, 1e4));
+    SLG_TRY(option_least(ctx, "weight", o->weight, 0));
+    SLG_TRY(option_least(ctx, "cross_entropy", o->cross_entropy, 0));
+    SLG_TRY(option_range(ctx, "teacher_share", o->teacher_share, 0.001, 0.999));
     return SLG_OK;
 }
 

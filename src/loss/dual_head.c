@@ -22,25 +22,15 @@ void slg_dual_head_opts_init(slg_dual_head_opts *opts, size_t size)
     options_init(opts, size, &defaults, sizeof defaults);
 }
 
-static slg_status check_weight(slg_ctx *ctx, const char *name, double w)
-{
-    if (w >= 0 && isfinite(w)) return SLG_OK;
-    return slg_fail(ctx, SLG_ERR_RANGE, "%s is %g, must be finite and at least 0", name, w);
-}
-
 static slg_status read_opts(slg_ctx *ctx, const slg_dual_head_opts *opts, slg_dual_head_opts *o)
 {
     *o = defaults;
     SLG_TRY(options_read(ctx, "opts", opts, o, sizeof *o));
-    SLG_TRY(check_weight(ctx, "main_weight", o->main_weight));
-    SLG_TRY(check_weight(ctx, "auxiliary_weight", o->auxiliary_weight));
-    if (!(o->temperature >= 1e-6 && o->temperature <= 1e6))
-        return slg_fail(ctx, SLG_ERR_RANGE, "temperature is %g, must be from 1e-6 to 1e6",
-                        o->temperature);
-    if (o->normalised != 0 && o->normalised != 1)
-        return slg_fail(ctx, SLG_ERR_RANGE, "normalised is %d, must be 0 or 1", o->normalised);
-    if (o->reserved != 0)
-        return slg_fail(ctx, SLG_ERR_OPTIONS, "opts.reserved is %d, must be 0", o->reserved);
+    SLG_TRY(option_least(ctx, "main_weight", o->main_weight, 0));
+    SLG_TRY(option_least(ctx, "auxiliary_weight", o->auxiliary_weight, 0));
+    SLG_TRY(option_range(ctx, "temperature", o->temperature, 1e-6, 1e6));
+    SLG_TRY(option_choice(ctx, "normalised", o->normalised, 0, 1));
+    SLG_TRY(option_reserved(ctx, "opts.reserved", o->reserved));
     return SLG_OK;
 }
 

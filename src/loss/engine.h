@@ -197,6 +197,13 @@ static inline double loss_term(double weight, double value)
     return weight == 0 ? 0 : weight * value;
 }
 
+/* The class's weight in targets, for rows that have a target. */
+static inline double loss_class_weight(const loss_call *call, const loss_row *r)
+{
+    const float *w = call->target.class_weight;
+    return w ? (double)w[r->target] : 1.0;
+}
+
 /* log(1 + exp(a)): of log_odds it is -log p[target]. */
 static inline double loss_softplus(double a)
 {

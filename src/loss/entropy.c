@@ -62,8 +62,7 @@ static slg_status entropies(slg_ctx *ctx, const slg_logits *logits,
     slg_targets none;
     slg_loss_out out = slg_loss_out_none();
     SLG_TRY(options_read(ctx, "opts", opts, &w.o, sizeof w.o));
-    if (w.o.reserved != 0)
-        return slg_fail(ctx, SLG_ERR_OPTIONS, "opts.reserved is %d, must be 0", w.o.reserved);
+    SLG_TRY(option_reserved(ctx, "opts.reserved", w.o.reserved));
     if (w.o.top_k < 1)
         return slg_fail(ctx, SLG_ERR_RANGE, "top_k is %lld, must be at least 1",
                         (long long)w.o.top_k);

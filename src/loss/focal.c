@@ -19,7 +19,7 @@ void slg_focal_opts_init(slg_focal_opts *opts, size_t size)
 static void solve(const loss_call *c, loss_row *r)
 {
     const slg_focal_opts *o = c->opts;
-    double w = c->target.class_weight ? (double)c->target.class_weight[r->target] : 1.0;
+    double w = loss_class_weight(c, r);
     double nll = loss_softplus(r->log_odds), focus = pow(r->other, o->gamma);
     /* (-log p) / (1 - p) is 1 where p is; p (-log p) is 0 where p is. */
     double slope = r->p_target == 0 ? 0 : r->other > 0 ? r->p_target * nll / r->other : 1;
@@ -39,9 +39,7 @@ static slg_status focal(slg_ctx *ctx, const slg_logits *logits, const slg_target
 {
     slg_focal_opts o = defaults;
     SLG_TRY(options_read(ctx, "opts", opts, &o, sizeof o));
-    if (!(o.gamma >= 0) || !isfinite(o.gamma))
-        return slg_fail(ctx, SLG_ERR_RANGE, "gamma is %g, must be finite and at least 0",
-                        o.gamma);
+    SLG_TRY(option_least(ctx, "gamma", o.gamma, 0));
     return loss_run(ctx, &method, &o, o.reduction, logits, targets, out, grad);
 }
 

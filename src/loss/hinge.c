@@ -84,7 +84,7 @@ static double term(double weight, double value) { return weight == 0 ? 0 : weigh
 static double row_weight(const loss_call *c, const loss_row *r)
 {
     const hinge_spec *s = c->opts;
-    double w = c->target.class_weight ? (double)c->target.class_weight[r->target] : 1.0;
+    double w = loss_class_weight(c, r);
     return r->weight * w * s->factor / (s->per_entry ? (double)c->src.cols : 1.0);
 }
 
@@ -149,14 +149,9 @@ slg_status hinge_run(slg_ctx *ctx, const hinge_spec *spec, int32_t reduction,
                      const slg_logits *logits, const slg_targets *targets, slg_loss_out *out,
                      slg_logits_grad *grad)
 {
-    if (spec->form < SLG_ONE_VS_REST || spec->form > SLG_SUM_MARGIN)
-        return slg_fail(ctx, SLG_ERR_RANGE, "form is %d, must be from %d to %d", spec->form,
-                        SLG_ONE_VS_REST, SLG_SUM_MARGIN);
-    if (spec->power != 1 && spec->power != 2)
-        return slg_fail(ctx, SLG_ERR_RANGE, "power is %d, must be 1 or 2", spec->power);
-    if (!(spec->margin >= 0) || !isfinite(spec->margin))
-        return slg_fail(ctx, SLG_ERR_RANGE, "margin is %g, must be finite and at least 0",
-                        spec->margin);
+    SLG_TRY(option_choice(ctx, "form", spec->form, SLG_ONE_VS_REST, SLG_SUM_MARGIN));
+    SLG_TRY(option_choice(ctx, "power", spec->power, 1, 2));
+    SLG_TRY(option_least(ctx, "margin", spec->margin, 0));
     return loss_run(ctx, &method, spec, reduction, logits, targets, out, grad);
 }
 
@@ -165,10 +160,8 @@ static slg_status hinge(slg_ctx *ctx, const slg_logits *logits, const slg_target
 {
     slg_hinge_opts o = defaults;
     SLG_TRY(options_read(ctx, "opts", opts, &o, sizeof o));
-    if (o.reserved != 0)
-        return slg_fail(ctx, SLG_ERR_OPTIONS, "opts.reserved is %d, must be 0", o.reserved);
-    if (o.per_entry != 0 && o.per_entry != 1)
-        return slg_fail(ctx, SLG_ERR_RANGE, "per_entry is %d, must be 0 or 1", o.per_entry);
+    SLG_TRY(option_reserved(ctx, "opts.reserved", o.reserved));
+    SLG_TRY(option_choice(ctx, "per_entry", o.per_entry, 0, 1));
     const hinge_spec spec = { o.form, o.power, o.margin, 1, o.per_entry != 0 };
     return hinge_run(ctx, &spec, o.reduction, logits, targets, out, grad);
 }

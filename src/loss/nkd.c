@@ -193,23 +193,15 @@ static slg_status open(loss_call *c)
     return loss_open_extra(c, 1, "opts.other_loss", o->other_loss);
 }
 
-static slg_status check_weight(slg_ctx *ctx, const char *name, double value)
-{
-    if (value >= 0 && isfinite(value)) return SLG_OK;
-    return slg_fail(ctx, SLG_ERR_RANGE, "%s is %g, must be finite and at least 0", name, value);
-}
-
 static slg_status nkd(slg_ctx *ctx, const slg_logits *logits, const slg_targets *targets,
                       const slg_nkd_opts *opts, slg_loss_out *out, slg_logits_grad *grad)
 {
     slg_nkd_opts o = defaults;
     SLG_TRY(options_read(ctx, "opts", opts, &o, sizeof o));
-    if (!(o.temperature >= 1e-4 && o.temperature <= 1e4))
-        return slg_fail(ctx, SLG_ERR_RANGE, "temperature is %g, must be from 1e-4 to 1e4",
-                        o.temperature);
-    SLG_TRY(check_weight(ctx, "gamma", o.gamma));
-    SLG_TRY(check_weight(ctx, "target_weight", o.target_weight));
-    SLG_TRY(check_weight(ctx, "cross_entropy", o.cross_entropy));
+    SLG_TRY(option_range(ctx, "temperature", o.temperature, 1e-4, 1e4));
+    SLG_TRY(option_least(ctx, "gamma", o.gamma, 0));
+    SLG_TRY(option_least(ctx, "target_weight", o.target_weight, 0));
+    SLG_TRY(option_least(ctx, "cross_entropy", o.cross_entropy, 0));
     loss_method method = {
         .uses = TARGET_INDEX | TARGET_TEACHER | TARGET_ROW_WEIGHT,
         .open = open,

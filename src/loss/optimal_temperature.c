@@ -139,10 +139,8 @@ static void best_range(void *arg, int64_t task, int32_t worker)
 
 static slg_status check_opts(slg_ctx *ctx, const slg_optimal_temperature_opts *o)
 {
-    if (o->reserved != 0)
-        return slg_fail(ctx, SLG_ERR_OPTIONS, "opts.reserved is %d, must be 0", o->reserved);
-    if (!(o->rho >= 0) || !isfinite(o->rho))
-        return slg_fail(ctx, SLG_ERR_RANGE, "rho is %g, must be finite and at least 0", o->rho);
+    SLG_TRY(option_reserved(ctx, "opts.reserved", o->reserved));
+    SLG_TRY(option_least(ctx, "rho", o->rho, 0));
     if (!(o->entropy >= 0 || o->entropy == -1) || !isfinite(o->entropy))
         return slg_fail(ctx, SLG_ERR_RANGE,
                         "entropy is %g, must be finite and at least 0, or -1", o->entropy);

@@ -43,9 +43,7 @@ slg_status loss_open_out(loss_call *c, const slg_loss_out *given, const slg_targ
     SLG_TRY(options_read(c->ctx, "out", given, &c->out, sizeof c->out));
     SLG_TRY(options_read(c->ctx, "logits", logits, &l, sizeof l));
     if (grad) SLG_TRY(options_read(c->ctx, "grad", grad, &g, sizeof g));
-    if (c->out.reserved != 0)
-        return slg_fail(c->ctx, SLG_ERR_OPTIONS, "out.reserved is %d, must be 0",
-                        c->out.reserved);
+    SLG_TRY(option_reserved(c->ctx, "out.reserved", c->out.reserved));
     SLG_TRY(open_out_rows(c, "out.loss", c->out.loss, targets, &l, &c->loss_rows));
     SLG_TRY(open_out_rows(c, "out.lse", c->out.lse, targets, &l, &c->lse_rows));
     if (outputs_clash(c->out.loss, c->out.lse))

@@ -19,7 +19,7 @@ void slg_poly1_opts_init(slg_poly1_opts *opts, size_t size)
 static void solve(const loss_call *c, loss_row *r)
 {
     const slg_poly1_opts *o = c->opts;
-    double w = c->target.class_weight ? (double)c->target.class_weight[r->target] : 1.0;
+    double w = loss_class_weight(c, r);
     double gain = 1 + o->epsilon * r->p_target;
     r->loss = loss_term(w * r->weight, loss_softplus(r->log_odds) + o->epsilon * r->other);
     r->a = w * r->weight * gain;
@@ -36,9 +36,7 @@ static slg_status poly1(slg_ctx *ctx, const slg_logits *logits, const slg_target
 {
     slg_poly1_opts o = defaults;
     SLG_TRY(options_read(ctx, "opts", opts, &o, sizeof o));
-    if (!(o.epsilon >= -1) || !isfinite(o.epsilon))
-        return slg_fail(ctx, SLG_ERR_RANGE, "epsilon is %g, must be finite and at least -1",
-                        o.epsilon);
+    SLG_TRY(option_least(ctx, "epsilon", o.epsilon, -1));
     return loss_run(ctx, &method, &o, o.reduction, logits, targets, out, grad);
 }
 

@@ -156,16 +156,12 @@ static const loss_method with_entropy = { .uses = USES,
 
 static slg_status check(slg_ctx *ctx, const slg_reward_cross_entropy_opts *o)
 {
-    if (o->form != SLG_REWARD_OTHERS && o->form != SLG_REWARD_LABEL)
-        return slg_fail(ctx, SLG_ERR_RANGE, "form is %d, must be %d or %d", o->form,
-                        SLG_REWARD_OTHERS, SLG_REWARD_LABEL);
-    if (o->reserved != 0)
-        return slg_fail(ctx, SLG_ERR_OPTIONS, "opts.reserved is %d, must be 0", o->reserved);
+    SLG_TRY(option_choice(ctx, "form", o->form, SLG_REWARD_OTHERS, SLG_REWARD_LABEL));
+    SLG_TRY(option_reserved(ctx, "opts.reserved", o->reserved));
     if (o->top_k < 0)
         return slg_fail(ctx, SLG_ERR_RANGE, "top_k is %lld, must be at least 0",
                         (long long)o->top_k);
-    if (!(fabs(o->beta) <= 100))
-        return slg_fail(ctx, SLG_ERR_RANGE, "beta is %g, must be from -100 to 100", o->beta);
+    SLG_TRY(option_range(ctx, "beta", o->beta, -100, 100));
     if (!(fabs(o->lambda_top) <= 1e6) || !(fabs(o->lambda_tail) <= 1e6))
         return slg_fail(ctx, SLG_ERR_RANGE,
                         "lambda_top is %g, lambda_tail %g, must be from -1e6 to 1e6",

@@ -144,10 +144,8 @@ static slg_status check_tensors(rival_run *g, const slg_tensor *logits,
 static slg_status check_options(slg_ctx *ctx, const slg_rival_gradient_opts *o)
 {
     SLG_TRY(reduction_check(ctx, o->reduction));
-    if (o->accumulate != 0 && o->accumulate != 1)
-        return slg_fail(ctx, SLG_ERR_RANGE, "accumulate is %d, must be 0 or 1", o->accumulate);
-    if (o->reserved != 0)
-        return slg_fail(ctx, SLG_ERR_OPTIONS, "reserved is %d, must be 0", o->reserved);
+    SLG_TRY(option_choice(ctx, "accumulate", o->accumulate, 0, 1));
+    SLG_TRY(option_reserved(ctx, "reserved", o->reserved));
     return SLG_OK;
 }
 

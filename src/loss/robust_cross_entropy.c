@@ -148,9 +148,7 @@ static slg_status robust(slg_ctx *ctx, const slg_logits *logits, const slg_targe
 {
     o->given = defaults;
     SLG_TRY(options_read(ctx, "opts", opts, &o->given, sizeof o->given));
-    if (!(o->given.rho >= 0) || !isfinite(o->given.rho))
-        return slg_fail(ctx, SLG_ERR_RANGE, "rho is %g, must be finite and at least 0",
-                        o->given.rho);
+    SLG_TRY(option_least(ctx, "rho", o->given.rho, 0));
     return loss_run(ctx, &method, o, o->given.reduction, logits, targets, out, grad);
 }
 

@@ -130,8 +130,7 @@ static slg_status collapse(slg_ctx *ctx, const slg_tensor *logits, const slg_tar
                              &target));
     if (!out) return slg_fail(ctx, SLG_ERR_NULL, "out is NULL");
     SLG_TRY(options_read(ctx, "out", out, &o, sizeof o));
-    if (o.reserved != 0)
-        return slg_fail(ctx, SLG_ERR_OPTIONS, "out.reserved is %d, must be 0", o.reserved);
+    SLG_TRY(option_reserved(ctx, "out.reserved", o.reserved));
     SLG_TRY(open_flags(ctx, "out.collapsed", o.collapsed, logits, targets, &collapsed));
     SLG_TRY(open_flags(ctx, "out.zero_loss", o.zero_loss, logits, targets, &zero));
     if (outputs_clash(o.collapsed, o.zero_loss))

@@ -30,8 +30,7 @@ static slg_status read_opts(slg_ctx *ctx, const slg_spherical_opts *given,
 {
     *o = defaults;
     SLG_TRY(options_read(ctx, "opts", given, o, sizeof *o));
-    if (o->reserved != 0)
-        return slg_fail(ctx, SLG_ERR_OPTIONS, "opts.reserved is %d, must be 0", o->reserved);
+    SLG_TRY(option_reserved(ctx, "opts.reserved", o->reserved));
     *form = (spherical_form){ o->kind, o->a, o->b, o->eps };
     return spherical_form_check(ctx, form);
 }

@@ -138,11 +138,8 @@ static slg_status rows_call(slg_ctx *ctx, const slg_tensor *x, const slg_stablem
 {
     slg_stablemax_opts o = row_defaults;
     SLG_TRY(options_read(ctx, "opts", opts, &o, sizeof o));
-    if (o.reserved != 0)
-        return slg_fail(ctx, SLG_ERR_OPTIONS, "opts.reserved is %d, must be 0", o.reserved);
-    if (!(o.temperature >= 1e-30 && o.temperature <= 1e30))
-        return slg_fail(ctx, SLG_ERR_RANGE, "temperature is %g, must be from 1e-30 to 1e30",
-                        o.temperature);
+    SLG_TRY(option_reserved(ctx, "opts.reserved", o.reserved));
+    SLG_TRY(option_range(ctx, "temperature", o.temperature, 1e-30, 1e30));
     SLG_TRY(tensor_in(ctx, "x", x, DT_ROW, 1, 4));
     SLG_TRY(tensor_out(ctx, "y", y, DT_ROW, 1, 4));
     SLG_TRY(tensor_same_shape(ctx, "y", y, "x", x));

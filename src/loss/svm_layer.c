@@ -77,17 +77,10 @@ static slg_status regularise(slg_ctx *ctx, const slg_tensor *weight, double deca
 
 static slg_status check_options(slg_ctx *ctx, const slg_svm_layer_opts *o)
 {
-    if (o->reserved != 0)
-        return slg_fail(ctx, SLG_ERR_OPTIONS, "opts.reserved is %d, must be 0", o->reserved);
-    if (o->scaling != SLG_SVM_MEAN && o->scaling != SLG_SVM_SUM)
-        return slg_fail(ctx, SLG_ERR_RANGE, "scaling is %d, must be %d or %d", o->scaling,
-                        SLG_SVM_MEAN, SLG_SVM_SUM);
-    if (o->outer_decay != 0 && o->outer_decay != 1)
-        return slg_fail(ctx, SLG_ERR_RANGE, "outer_decay is %d, must be 0 or 1",
-                        o->outer_decay);
-    if (!(o->penalty >= 0) || !isfinite(o->penalty))
-        return slg_fail(ctx, SLG_ERR_RANGE, "penalty is %g, must be finite and at least 0",
-                        o->penalty);
+    SLG_TRY(option_reserved(ctx, "opts.reserved", o->reserved));
+    SLG_TRY(option_choice(ctx, "scaling", o->scaling, SLG_SVM_MEAN, SLG_SVM_SUM));
+    SLG_TRY(option_choice(ctx, "outer_decay", o->outer_decay, 0, 1));
+    SLG_TRY(option_least(ctx, "penalty", o->penalty, 0));
     return SLG_OK;
 }
 

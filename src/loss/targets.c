@@ -155,8 +155,7 @@ static slg_status check_fields(slg_ctx *ctx, const slg_targets *g, unsigned uses
     SLG_TRY(unused(ctx, "row_weight", g->row_weight, uses, TARGET_ROW_WEIGHT));
     SLG_TRY(unused(ctx, "class_weight", g->class_weight, uses, TARGET_CLASS_WEIGHT));
     SLG_TRY(unused(ctx, "teacher", g->teacher, uses, TARGET_TEACHER));
-    if (g->reserved != 0)
-        return slg_fail(ctx, SLG_ERR_OPTIONS, "targets.reserved is %d, must be 0", g->reserved);
+    SLG_TRY(option_reserved(ctx, "targets.reserved", g->reserved));
     const bool index = uses & TARGET_INDEX, prob = uses & TARGET_PROB;
     if (index && prob && !g->index == !g->prob)
         return slg_fail(ctx, SLG_ERR_NULL, "targets needs index or prob, one of the two");

@@ -344,26 +344,13 @@ static void fill_unseen(const uskd *u, int64_t count)
 
 static slg_status check_opts(slg_ctx *ctx, const slg_uskd_opts *o)
 {
-    const struct {
-        const char *name;
-        double value;
-    } weights[] = {
-        { "alpha", o->alpha },
-        { "beta", o->beta },
-        { "mu", o->mu },
-        { "cross_entropy", o->cross_entropy },
-    };
-    for (size_t i = 0; i < sizeof weights / sizeof *weights; i++)
-        if (!(weights[i].value >= 0) || !isfinite(weights[i].value))
-            return slg_fail(ctx, SLG_ERR_RANGE, "%s is %g, must be finite and at least 0",
-                            weights[i].name, weights[i].value);
-    if (!(o->smoothing >= 0 && o->smoothing <= 1))
-        return slg_fail(ctx, SLG_ERR_RANGE, "smoothing is %g, must be from 0 to 1",
-                        o->smoothing);
-    if (o->score != SLG_USKD_LOG && o->score != SLG_USKD_PROBABILITY)
-        return slg_fail(ctx, SLG_ERR_RANGE, "score is %d, must be 0 or 1", o->score);
-    if (o->reserved != 0)
-        return slg_fail(ctx, SLG_ERR_OPTIONS, "opts.reserved is %d, must be 0", o->reserved);
+    SLG_TRY(option_least(ctx, "alpha", o->alpha, 0));
+    SLG_TRY(option_least(ctx, "beta", o->beta, 0));
+    SLG_TRY(option_least(ctx, "mu", o->mu, 0));
+    SLG_TRY(option_least(ctx, "cross_entropy", o->cross_entropy, 0));
+    SLG_TRY(option_range(ctx, "smoothing", o->smoothing, 0, 1));
+    SLG_TRY(option_choice(ctx, "score", o->score, SLG_USKD_LOG, SLG_USKD_PROBABILITY));
+    SLG_TRY(option_reserved(ctx, "opts.reserved", o->reserved));
     if (!(o->mean_square <= 1) || !(o->mean_square2 <= 1))
         return slg_fail(ctx, SLG_ERR_RANGE, "mean_square is %g, %g, must be at most 1",
                         o->mean_square, o->mean_square2);

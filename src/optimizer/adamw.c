@@ -27,8 +27,7 @@ static slg_status open(slg_ctx *ctx, const void *opts, rule_opts *out)
     slg_adamw_opts *o = &out->adamw;
     *o = defaults;
     SLG_TRY(options_read(ctx, "opts", opts, o, sizeof *o));
-    if (o->decoupled < 0 || o->decoupled > 1)
-        return slg_fail(ctx, SLG_ERR_RANGE, "decoupled is %d, must be 0 or 1", o->decoupled);
+    SLG_TRY(option_choice(ctx, "decoupled", o->decoupled, 0, 1));
     SLG_TRY(rule_range(ctx, "lr", o->lr, 0, RATE_MAX, true));
     SLG_TRY(rule_range(ctx, "beta1", o->beta1, 0, 1, true));
     SLG_TRY(rule_range(ctx, "beta2", o->beta2, 0, 1, true));

@@ -18,11 +18,9 @@ static slg_status open(slg_ctx *ctx, const void *opts, rule_opts *out)
     slg_sgd_opts *o = &out->sgd;
     *o = defaults;
     SLG_TRY(options_read(ctx, "opts", opts, o, sizeof *o));
-    if (o->nesterov < 0 || o->nesterov > 1 || o->decoupled < 0 || o->decoupled > 1)
-        return slg_fail(ctx, SLG_ERR_RANGE, "nesterov is %d, decoupled is %d, must be 0 or 1",
-                        o->nesterov, o->decoupled);
-    if (o->reserved != 0)
-        return slg_fail(ctx, SLG_ERR_OPTIONS, "opts.reserved is %d, must be 0", o->reserved);
+    SLG_TRY(option_choice(ctx, "nesterov", o->nesterov, 0, 1));
+    SLG_TRY(option_choice(ctx, "decoupled", o->decoupled, 0, 1));
+    SLG_TRY(option_reserved(ctx, "opts.reserved", o->reserved));
     SLG_TRY(rule_range(ctx, "lr", o->lr, 0, RATE_MAX, true));
     SLG_TRY(rule_range(ctx, "momentum", o->momentum, 0, 1, true));
     SLG_TRY(rule_range(ctx, "dampening", o->dampening, 0, 1, false));

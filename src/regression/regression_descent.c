@@ -88,9 +88,7 @@ static slg_status check_opts(slg_ctx *ctx, const slg_regression_descent_opts *o)
     if (o->steps < 0 || o->steps > MAX_STEPS)
         return slg_fail(ctx, SLG_ERR_RANGE, "steps is %d, must be from 0 to %d", o->steps,
                         MAX_STEPS);
-    if (o->line_search != 0 && o->line_search != 1)
-        return slg_fail(ctx, SLG_ERR_RANGE, "line_search is %d, must be 0 or 1",
-                        o->line_search);
+    SLG_TRY(option_choice(ctx, "line_search", o->line_search, 0, 1));
     if (o->max_halvings < 0 || o->max_halvings > MAX_HALVINGS)
         return slg_fail(ctx, SLG_ERR_RANGE, "max_halvings is %d, must be from 0 to %d",
                         o->max_halvings, MAX_HALVINGS);

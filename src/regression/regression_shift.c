@@ -190,8 +190,7 @@ static void write_change(const shift *r)
 
 static slg_status check_opts(slg_ctx *ctx, const slg_regression_shift_opts *o)
 {
-    if (o->norm != SLG_NORM_SPECTRAL && o->norm != SLG_NORM_FROBENIUS)
-        return slg_fail(ctx, SLG_ERR_RANGE, "norm is %d, must be 0 or 1", o->norm);
+    SLG_TRY(option_choice(ctx, "norm", o->norm, SLG_NORM_SPECTRAL, SLG_NORM_FROBENIUS));
     if (!(o->a_norm >= 0 && isfinite(o->a_norm)))
         return slg_fail(ctx, SLG_ERR_RANGE, "a_norm is %g, must be at least 0 and finite",
                         o->a_norm);

@@ -187,8 +187,7 @@ static slg_status regress(slg_ctx *ctx, const slg_tensor *a, const slg_tensor *x
     regression r = { .out = defaults };
     if (!out) return slg_fail(ctx, SLG_ERR_NULL, "out is NULL");
     SLG_TRY(options_read(ctx, "out", out, &r.out, sizeof r.out));
-    if (r.out.reserved != 0)
-        return slg_fail(ctx, SLG_ERR_OPTIONS, "out.reserved is %d, must be 0", r.out.reserved);
+    SLG_TRY(option_reserved(ctx, "out.reserved", r.out.reserved));
     SLG_TRY(oracle_open(ctx, a, b, w, &r.o));
     if (!x) return slg_fail(ctx, SLG_ERR_NULL, "x is NULL");
     SLG_TRY(vector_read(ctx, "x", x, r.o.d, &r.x));

@@ -26,12 +26,9 @@ slg_status softmax_options(slg_ctx *ctx, const slg_softmax_opts *opts, slg_softm
     *o = defaults;
     if (!opts) return SLG_OK;
     SLG_TRY(options_read(ctx, "opts", opts, o, sizeof *o));
-    if (o->algorithm < SLG_ALGORITHM_AUTO || o->algorithm > SLG_THREE_PASS_RELOAD)
-        return slg_fail(ctx, SLG_ERR_RANGE, "algorithm is %d, must be from %d to %d",
-                        o->algorithm, SLG_ALGORITHM_AUTO, SLG_THREE_PASS_RELOAD);
-    if (o->reread < 0 || o->reread > 1)
-        return slg_fail(ctx, SLG_ERR_RANGE, "reread is %d, must be 0 or 1", o->reread);
-    if (o->reserved != 0)
-        return slg_fail(ctx, SLG_ERR_OPTIONS, "opts.reserved is %d, must be 0", o->reserved);
+    SLG_TRY(option_choice(ctx, "algorithm", o->algorithm, SLG_ALGORITHM_AUTO,
+                          SLG_THREE_PASS_RELOAD));
+    SLG_TRY(option_choice(ctx, "reread", o->reread, 0, 1));
+    SLG_TRY(option_reserved(ctx, "opts.reserved", o->reserved));
     return temperature_check(ctx, o->temperature);
 }

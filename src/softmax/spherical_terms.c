@@ -5,16 +5,14 @@
 
 #include <math.h>
 
+#include "core/options.h"
+
 slg_status spherical_form_check(slg_ctx *ctx, const spherical_form *f)
 {
-    if (f->kind < SLG_SPHERICAL_SQUARED || f->kind > SLG_SPHERICAL_Z)
-        return slg_fail(ctx, SLG_ERR_RANGE, "kind is %d, must be from %d to %d", f->kind,
-                        SLG_SPHERICAL_SQUARED, SLG_SPHERICAL_Z);
-    if (!(f->a >= 1e-30 && f->a <= 1e30))
-        return slg_fail(ctx, SLG_ERR_RANGE, "a is %g, must be from 1e-30 to 1e30", f->a);
+    SLG_TRY(option_choice(ctx, "kind", f->kind, SLG_SPHERICAL_SQUARED, SLG_SPHERICAL_Z));
+    SLG_TRY(option_range(ctx, "a", f->a, 1e-30, 1e30));
     if (!isfinite(f->b)) return slg_fail(ctx, SLG_ERR_RANGE, "b is %g, must be finite", f->b);
-    if (!(f->eps >= 1e-30 && f->eps <= 1e30))
-        return slg_fail(ctx, SLG_ERR_RANGE, "eps is %g, must be from 1e-30 to 1e30", f->eps);
+    SLG_TRY(option_range(ctx, "eps", f->eps, 1e-30, 1e30));
     return SLG_OK;
 }
 

@@ -492,6 +492,39 @@ static void test_version_and_sizes(void **state)
     assert_int_equal(slg_struct_size(NULL), 0);
 }
 
+/* Ends of ranges belong to them, NaN to none; messages name the field and its numbers. */
+static void test_option_checks(void **state)
+{
+    (void)state;
+    slg_ctx *ctx = NULL;
+    assert_int_equal(slg_ctx_create(NULL, &ctx), SLG_OK);
+    op_begin(ctx, "slg_x");
+    const double in[] = { 0.5, 0, 1 }, out[] = { -1e-9, 1.1, NAN, INFINITY, -INFINITY };
+    for (int i = 0; i < 3; i++) assert_int_equal(option_range(ctx, "a", in[i], 0, 1), SLG_OK);
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(option_range(ctx, "a", out[i], 0, 1), SLG_ERR_RANGE);
+    option_range(ctx, "a", 1.5, 0, 1);
+    assert_string_equal(slg_ctx_message(ctx), "slg_x: a is 1.5, must be from 0 to 1");
+    assert_int_equal(option_least(ctx, "b", -1, -1), SLG_OK);
+    const double low[] = { -1.5, NAN, INFINITY, -INFINITY };
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(option_least(ctx, "b", low[i], -1), SLG_ERR_RANGE);
+    option_least(ctx, "b", -2, -1);
+    assert_string_equal(slg_ctx_message(ctx), "slg_x: b is -2, must be finite and at least -1");
+    for (int32_t i = -1; i <= 3; i++) {
+        assert_int_equal(option_choice(ctx, "c", i, 0, 2), i < 0 || i > 2 ? SLG_ERR_RANGE : 0);
+        assert_int_equal(option_choice(ctx, "c", i, 1, 2), i < 1 || i > 2 ? SLG_ERR_RANGE : 0);
+    }
+    assert_string_equal(slg_ctx_message(ctx), "slg_x: c is 3, must be 1 or 2");
+    option_choice(ctx, "c", 3, 0, 2);
+    assert_string_equal(slg_ctx_message(ctx), "slg_x: c is 3, must be from 0 to 2");
+    assert_int_equal(option_reserved(ctx, "opts.reserved", 0), SLG_OK);
+    assert_int_equal(option_reserved(ctx, "opts.reserved", 7), SLG_ERR_OPTIONS);
+    assert_string_equal(slg_ctx_message(ctx), "slg_x: opts.reserved is 7, must be 0");
+    op_end(ctx, SLG_OK);
+    slg_ctx_free(ctx);
+}
+
 static void test_blas_info(void **state)
 {
     (void)state;
@@ -539,6 +572,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_mode, clean, clean),
         cmocka_unit_test_setup_teardown(test_alloc_fails, clean, clean),
         cmocka_unit_test(test_version_and_sizes),
+        cmocka_unit_test(test_option_checks),
         cmocka_unit_test(test_blas_info),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
