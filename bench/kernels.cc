@@ -145,28 +145,16 @@ void run_exp_emit_linear(const kernels &k, buffers &b)
 }
 void run_bce(const kernels &k, buffers &b)
 {
-    benchmark::DoNotOptimize(k.bce(b.n, b.x, 1.0f, b.p, nullptr, nullptr));
-}
-void run_bce_emit(const kernels &k, buffers &b)
-{
-    k.bce_emit(b.n, b.x, 1.0f, b.p, nullptr, nullptr, 1.0f, b.y, store(b));
+    benchmark::DoNotOptimize(k.bce(b.n, b.x, 1.0f, b.p, nullptr, nullptr, 1.0f, b.y, store(b)));
 }
 const logit_pair halves = { 0.5f, 0.5f, 1.0f };
 void run_log_cosh(const kernels &k, buffers &b)
 {
-    benchmark::DoNotOptimize(k.log_cosh(b.n, b.x, b.g, &halves));
-}
-void run_tanh_emit(const kernels &k, buffers &b)
-{
-    k.tanh_emit(b.n, b.x, b.g, &halves, 1.0f, b.y, store(b));
+    benchmark::DoNotOptimize(k.log_cosh(b.n, b.x, b.g, &halves, 1.0f, b.y, store(b)));
 }
 void run_binary_kl(const kernels &k, buffers &b)
 {
-    benchmark::DoNotOptimize(k.binary_kl(b.n, b.x, b.g, &halves));
-}
-void run_binary_kl_emit(const kernels &k, buffers &b)
-{
-    k.binary_kl_emit(b.n, b.x, b.g, &halves, 1.0f, b.y, store(b));
+    benchmark::DoNotOptimize(k.binary_kl(b.n, b.x, b.g, &halves, 1.0f, b.y, store(b)));
 }
 void run_log_emit(const kernels &k, buffers &b)
 {
@@ -205,6 +193,12 @@ void run_find(const kernels &k, buffers &b)
 void run_dot(const kernels &k, buffers &b)
 {
     benchmark::DoNotOptimize(k.dot(b.n, b.x, b.p, 0.0f));
+}
+void run_within(const kernels &k, buffers &b)
+{
+    double sum;
+    benchmark::DoNotOptimize(k.within(b.n, b.p, 1.0f, &sum));
+    benchmark::DoNotOptimize(sum);
 }
 void run_live_sums(const kernels &k, buffers &b)
 {

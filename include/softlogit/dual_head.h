@@ -45,8 +45,7 @@ SLG_API void slg_binary_kl_opts_init(slg_binary_kl_opts *opts, size_t size);
  * infinite S_c that is not T_c: loss +inf, the gradient is its limit. A class masked in logits
  * adds nothing and has gradient 0. A NaN makes its row's loss and gradient NaN.
  *
- * Cost: a read of S and T, one write of the gradient; with it five exponentials and two
- * logarithms a class, without it two and two.
+ * Cost: a read of S and T, one write of the gradient; two exponentials a class.
  *
  * Errors: as slg_cross_entropy; SLG_ERR_SHAPE where the teacher differs in shape, SLG_ERR_RANGE
  * for a temperature outside of its domain. Outputs are untouched then.

@@ -67,17 +67,4 @@ static inline vf vf_tanh(vf z, vf e)
     return vf_sel(vf_gt(vf_set(TANH_SMALL), vf_abs(z)), small, big);
 }
 
-/* 1 - exp(-y) for y >= 0, with e = exp(-y); relative error below 8 units. */
-static inline vf vf_one_less_exp(vf y, vf e)
-{
-    vf one = vf_set(1.0f);
-    vf p = vf_mad(y, vf_set(1.0f / 5040.0f), vf_set(-1.0f / 720.0f));
-    p = vf_mad(p, y, vf_set(1.0f / 120.0f));
-    p = vf_mad(p, y, vf_set(-1.0f / 24.0f));
-    p = vf_mad(p, y, vf_set(1.0f / 6.0f));
-    p = vf_mad(p, y, vf_set(-0.5f));
-    vf small = vf_mad(vf_mul(p, y), y, y);
-    return vf_sel(vf_gt(vf_set(0.35f), y), small, vf_sub(one, e));
-}
-
 #endif

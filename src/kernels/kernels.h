@@ -192,30 +192,23 @@ typedef struct norm_arg {
        float *d, int store))
 
 /*
- * Class by class, with a sigmoid. Sums past FLT_MAX in a block are inf.
+ * Class by class, with a sigmoid: the sum of values, and d = factor times their slopes; d NULL:
+ * the sum alone, of the same bits. Sums past FLT_MAX in a block are inf.
  *
- * bce                sum of w (pos q softplus(-z) + (1 - q) softplus(z)), z = x inv_t; pos, w
- *                    NULL: ones. A class with w = 0 adds 0.
- * bce_emit           d = factor times its slope in z
- * log_cosh           sum of log cosh((a - b) / 2), see logit_pair
- * tanh_emit          d = factor tanh((a - b) / 2)
- * binary_kl          sum of KL(Bernoulli(sigmoid(b)) || Bernoulli(sigmoid(a))), 0 where a is b,
- *                    infinite too
- * binary_kl_emit     d = factor (sigmoid(a) - sigmoid(b))
+ * bce                w (pos q softplus(-z) + (1 - q) softplus(z)), z = x inv_t, slope in z;
+ *                    pos, w NULL: ones. A class with w = 0 adds 0.
+ * log_cosh           log cosh((a - b) / 2), see logit_pair; slope tanh((a - b) / 2)
+ * binary_kl          KL(Bernoulli(sigmoid(b)) || Bernoulli(sigmoid(a))), 0 where a is b,
+ *                    infinite too; slope sigmoid(a) - sigmoid(b)
  */
 #define SLG_KERNELS_BINARY(K)                                                                  \
     K(double, bce,                                                                             \
       (size_t n, const float *x, float inv_t, const float *q, const float *pos,                \
-       const float *w))                                                                        \
-    K(void, bce_emit,                                                                          \
-      (size_t n, const float *x, float inv_t, const float *q, const float *pos,                \
        const float *w, float factor, float *d, int store))                                     \
-    K(double, log_cosh, (size_t n, const float *x, const float *y, const logit_pair *p))       \
-    K(void, tanh_emit,                                                                         \
+    K(double, log_cosh,                                                                        \
       (size_t n, const float *x, const float *y, const logit_pair *p, float factor, float *d,  \
        int store))                                                                             \
-    K(double, binary_kl, (size_t n, const float *x, const float *y, const logit_pair *p))      \
-    K(void, binary_kl_emit,                                                                    \
+    K(double, binary_kl,                                                                       \
       (size_t n, const float *x, const float *y, const logit_pair *p, float factor, float *d,  \
        int store))
 
@@ -254,6 +247,7 @@ typedef struct norm_arg {
  * max                -inf for n = 0; NaN may be forgotten
  * find               first i with x[i] == value; n if there is none
  * dot                sum x (y - shift) over x != 0 (whatever y is there)
+ * within             whether all of x is in [0, limit]; *sum: of x, NaN with a NaN
  * live_sums          over x > -inf or NaN: { sum w (x - shift), sum w, number }; w NULL: ones
  * moments            out = { mean of x, sum (x - mean)^2 }, to their own relative precision
  *                    wherever x lies and however large; sum NaN with a NaN or an infinity;
@@ -264,6 +258,7 @@ typedef struct norm_arg {
     K(float, max, (size_t n, const float *x))                                                  \
     K(int64_t, find, (size_t n, const float *x, float value))                                  \
     K(double, dot, (size_t n, const float *x, const float *y, float shift))                    \
+    K(bool, within, (size_t n, const float *x, float limit, double *sum))                      \
     K(void, live_sums, (size_t n, const float *x, const float *w, float shift, double out[3])) \
     K(void, moments, (size_t n, const float *x, double out[2]))                                \
     K(void, dots, (size_t n, const float *x, const float *y, double out[3]))

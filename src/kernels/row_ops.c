@@ -58,6 +58,34 @@ double KERNEL(dot)(size_t n, const float *x, const float *y, float shift)
     return sum;
 }
 
+bool KERNEL(within)(size_t n, const float *x, float limit, double *sum)
+{
+    enum { STEP = 4 * VF_LEN };
+    const vf zero = vf_set(0.0f);
+    vf low = zero, high = zero;
+    *sum = 0;
+    for (size_t b = 0; b < n; b += KERNEL_BLOCK) {
+        size_t end = n - b < KERNEL_BLOCK ? n : b + KERNEL_BLOCK, i = b;
+        vf s[4] = { zero, zero, zero, zero };
+        for (; i + STEP <= end; i += STEP) {
+            for (size_t p = 0; p < STEP; p += 16) vf_prefetch(x + i + p + AHEAD);
+            for (size_t j = 0; j < 4; j++) {
+                vf v = vf_load(x + i + j * VF_LEN);
+                s[j] = vf_add(s[j], v);
+                low = vf_min(v, low),
+                high = vf_max(v, high); /* forget a NaN: the sum does not */
+            }
+        }
+        for (; i < end; i += VF_LEN) {
+            vf v = load_at(x, i, end, 0.0f);
+            s[0] = vf_add(s[0], v);
+            low = vf_min(v, low), high = vf_max(v, high);
+        }
+        *sum += (double)vf_hsum(vf_add(vf_add(s[0], s[1]), vf_add(s[2], s[3])));
+    }
+    return -vf_hmax(vf_neg(low)) >= 0 && vf_hmax(high) <= limit && !isnan(*sum);
+}
+
 void KERNEL(live_sums)(size_t n, const float *x, const float *w, float shift, double out[3])
 {
     const vf off = vf_set(shift);

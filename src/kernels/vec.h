@@ -18,6 +18,10 @@
  *   vf_load_n(p, n, fill)        first n lanes from p, nothing else is read; the rest fill
  *   vf_stream(p, v)              store past the caches; p aligned to a vector
  *   vf_mad(a, b, c)              a * b + c, rounded once or twice, whichever is fast
+ *   vf_flip(a, b)                a, negated where the sign of b is set
+ *   vf_fma_live(a, b, c)         a * b + c, or c where a is 0 (whatever b is)
+ *   vf_splice(a, b, s)           lanes lane, lane + 1, .. of a, then 0, 1, .. of b, for s =
+ *                                vsplice_at(lane), lane < VF_LEN
  *   vm                           a lane mask: vf_gt, vf_eq; vf_sel(m, a, b) is a where m
  */
 #ifndef SLG_KERNELS_VEC_H

@@ -52,10 +52,21 @@ static inline vf vf_copysign(vf a, vf sign)
 static inline vm vf_gt(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_GT_OQ); }
 static inline vm vf_eq(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
 static inline vf vf_sel(vm m, vf a, vf b) { return _mm256_blendv_ps(b, a, m); }
+static inline bool vm_all(vm m) { return _mm256_movemask_ps(m) == 0xFF; }
 static inline bool vm_any(vm m) { return _mm256_movemask_ps(m) != 0; }
 static inline size_t vm_first(vm m)
 {
     return (size_t)__builtin_ctz((unsigned)_mm256_movemask_ps(m));
+}
+
+static inline vf vf_flip(vf a, vf b)
+{
+    return _mm256_xor_ps(a, _mm256_and_ps(b, vf_set(-0.0f)));
+}
+static inline vf vf_fma_live(vf a, vf b, vf c)
+{
+    __m256 zero = _mm256_cmp_ps(a, _mm256_setzero_ps(), _CMP_EQ_OQ);
+    return _mm256_blendv_ps(_mm256_fmadd_ps(a, b, c), c, zero);
 }
 
 static inline vf vf_shift2(vf p, vf t)
@@ -92,6 +103,22 @@ static inline vf vf_frexp(vf a, vf *e)
     __m256i k = _mm256_srai_epi32(_mm256_sub_epi32(w, _mm256_set1_epi32(0x3F3504F3)), 23);
     *e = _mm256_cvtepi32_ps(k);
     return _mm256_castsi256_ps(_mm256_sub_epi32(w, _mm256_slli_epi32(k, 23)));
+}
+
+typedef struct vsplice {
+    __m256i lane;
+    __m256 second; /* sign set: of b */
+} vsplice;
+static inline vsplice vsplice_at(size_t lane)
+{
+    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    __m256i at = _mm256_add_epi32(lanes, _mm256_set1_epi32((int32_t)lane));
+    return (vsplice){ at, _mm256_castsi256_ps(_mm256_slli_epi32(at, 28)) };
+}
+static inline vf vf_splice(vf a, vf b, vsplice s)
+{
+    return _mm256_blendv_ps(_mm256_permutevar8x32_ps(a, s.lane),
+                            _mm256_permutevar8x32_ps(b, s.lane), s.second);
 }
 
 static inline float vf_hmax(vf a)

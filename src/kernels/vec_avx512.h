@@ -47,9 +47,22 @@ static inline vf vf_copysign(vf a, vf sign)
     return _mm512_or_ps(vf_abs(a), _mm512_and_ps(sign, vf_set(-0.0f)));
 }
 
+static inline vf vf_flip(vf a, vf b)
+{
+    __m512i r = _mm512_ternarylogic_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b),
+                                          _mm512_set1_epi32(INT32_MIN), 0x78); /* a ^ (b & c) */
+    return _mm512_castsi512_ps(r);
+}
+static inline vf vf_fma_live(vf a, vf b, vf c)
+{
+    __mmask16 live = _mm512_cmp_ps_mask(a, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+    return _mm512_mask3_fmadd_ps(a, b, c, live);
+}
+
 static inline vm vf_gt(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
 static inline vm vf_eq(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
 static inline vf vf_sel(vm m, vf a, vf b) { return _mm512_mask_blend_ps(m, b, a); }
+static inline bool vm_all(vm m) { return m == 0xFFFF; }
 static inline bool vm_any(vm m) { return m != 0; }
 static inline size_t vm_first(vm m) { return (size_t)__builtin_ctz(m); }
 
@@ -87,6 +100,15 @@ static inline vf vf_frexp(vf a, vf *e)
     *e = _mm512_cvtepi32_ps(k);
     return _mm512_castsi512_ps(_mm512_sub_epi32(w, _mm512_slli_epi32(k, 23)));
 }
+
+typedef __m512i vsplice;
+static inline vsplice vsplice_at(size_t lane)
+{
+    const __m512i lanes =
+        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    return _mm512_add_epi32(lanes, _mm512_set1_epi32((int32_t)lane));
+}
+static inline vf vf_splice(vf a, vf b, vsplice s) { return _mm512_permutex2var_ps(a, s, b); }
 
 static inline float vf_hmax(vf a) { return _mm512_reduce_max_ps(a); }
 static inline float vf_hsum(vf a) { return _mm512_reduce_add_ps(a); }

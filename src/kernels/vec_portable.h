@@ -39,6 +39,7 @@ static inline void vf_store_n(float *p, vf a, size_t n)
 static inline vf vf_sel(vm m, vf a, vf b) { return (vf)((m & (vm)a) | (~m & (vm)b)); }
 static inline vm vf_gt(vf a, vf b) { return a > b; }
 static inline vm vf_eq(vf a, vf b) { return a == b; }
+static inline bool vm_all(vm m) { return (m[0] & m[1] & m[2] & m[3]) != 0; }
 static inline bool vm_any(vm m) { return (m[0] | m[1] | m[2] | m[3]) != 0; }
 static inline size_t vm_first(vm m)
 {
@@ -90,6 +91,11 @@ static inline vf vf_fma(vf a, vf b, vf c)
 #endif
 static inline vf vf_mad(vf a, vf b, vf c) { return a * b + c; }
 #endif
+static inline vf vf_flip(vf a, vf b) { return (vf)((vm)a ^ ((vm)b & (vm)vf_set(-0.0f))); }
+static inline vf vf_fma_live(vf a, vf b, vf c)
+{
+    return vf_sel(a == vf_set(0.0f), c, vf_mad(a, b, c));
+}
 static inline vf vf_max(vf a, vf b) { return vf_sel(a > b, a, b); }
 static inline vf vf_min(vf a, vf b) { return vf_sel(a < b, a, b); }
 
@@ -115,6 +121,15 @@ static inline vf vf_frexp(vf a, vf *e)
     vm k = (vm)((vu)a - 0x3F3504F3u) >> 23;
     *e = __builtin_convertvector(k, vf);
     return (vf)((vu)a - ((vu)k << 23));
+}
+
+typedef size_t vsplice;
+static inline vsplice vsplice_at(size_t lane) { return lane; }
+static inline vf vf_splice(vf a, vf b, vsplice s)
+{
+    float both[2 * VF_LEN];
+    vf_store(both, a), vf_store(both + VF_LEN, b);
+    return vf_load(both + s);
 }
 
 static inline float vf_hmax(vf a)

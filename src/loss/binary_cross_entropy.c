@@ -55,19 +55,21 @@ static block block_of(const loss_call *c, const loss_row *r, int64_t col, int64_
                     c->target.class_weight ? c->target.class_weight + col : NULL };
 }
 
-static void reduce(const loss_call *c, loss_row *r, int64_t col, int64_t n, const float *x,
-                   const float *teacher)
+static void at_once(const loss_call *c, loss_row *r, int64_t col, int64_t n, const float *x,
+                    const float *teacher, float *d, int store)
 {
     (void)teacher;
     float qs[KERNEL_BLOCK];
+    const state *s = c->state;
     const kernel_table *k = &c->ctx->k;
     const block b = block_of(c, r, col, n, qs);
-    double sum = k->bce((size_t)n, x, b.inv_t, b.q, b.pos, b.w);
+    float factor = (float)(r->weight * s->per_class * loss_factor(r));
+    double sum = k->bce((size_t)n, x, b.inv_t, b.q, b.pos, b.w, factor, d, store);
     if (sum == INFINITY) { /* maybe only float32's range: class by class */
         sum = 0;
         for (int64_t i = 0; i < n; i++)
             sum += k->bce(1, x + i, b.inv_t, b.q + i, b.pos ? b.pos + i : NULL,
-                          b.w ? b.w + i : NULL);
+                          b.w ? b.w + i : NULL, 1.0f, NULL, 0);
     }
     r->sums[0] += sum;
 }
@@ -76,30 +78,14 @@ static void solve(const loss_call *c, loss_row *r)
 {
     const state *s = c->state;
     r->loss = isnan(r->sums[0]) ? NAN : loss_term(r->weight * s->per_class, r->sums[0]);
-    r->a = r->weight * s->per_class;
-}
-
-static void emit(const loss_call *c, const loss_row *r, int64_t col, int64_t n, const float *x,
-                 const float *teacher, float *d, int store)
-{
-    (void)teacher;
-    float qs[EMIT_BLOCK];
-    if (isnan(r->loss)) {
-        fill_f32(d, n, NAN);
-        return;
-    }
-    const block b = block_of(c, r, col, n, qs);
-    c->ctx->k.bce_emit((size_t)n, x, b.inv_t, b.q, b.pos, b.w, (float)(r->a * loss_factor(r)),
-                       d, store);
 }
 
 static const loss_method method = {
     .uses = TARGET_PROB | TARGET_LABELS | TARGET_ROW_WEIGHT | TARGET_CLASS_WEIGHT,
     .flags = LOSS_NO_LSE,
     .open = open,
-    .reduce = reduce,
+    .at_once = at_once,
     .solve = solve,
-    .emit = emit,
 };
 
 static slg_status binary_cross_entropy(slg_ctx *ctx, const slg_logits *logits,

@@ -1,6 +1,6 @@
 /*
  * binary_kl.c - see dual_head.h. Two losses of one shape: each a sum over classes of a function
- * of student's and teacher's logit, by a kernel for the value and one for the slope.
+ * of student's and teacher's logit, by one kernel for value and slope.
  */
 #include "methods.h"
 
@@ -42,33 +42,38 @@ static const float *masked(const loss_call *c, int64_t col, int64_t n, const flo
     return scratch;
 }
 
-typedef double (*pair_sum)(size_t n, const float *x, const float *y, const logit_pair *p);
+typedef double (*pair_kernel)(size_t n, const float *x, const float *y, const logit_pair *p,
+                              float factor, float *d, int store);
 
-static void reduce_by(pair_sum kernel, const loss_call *c, loss_row *r, int64_t col, int64_t n,
-                      const float *x, const float *t)
+/* share: of the slope in that of the loss. */
+static void run_pair(pair_kernel kernel, double share, const loss_call *c, loss_row *r,
+                     int64_t col, int64_t n, const float *x, const float *t, float *d,
+                     int store)
 {
+    const slg_binary_kl_opts *o = c->opts;
     float xs[KERNEL_BLOCK], ts[KERNEL_BLOCK];
     const logit_pair p = pair_of(c, r);
+    float factor = (float)(share * r->weight * o->temperature * loss_factor(r));
     x = masked(c, col, n, x, xs);
     t = masked(c, col, n, t, ts);
-    double sum = kernel((size_t)n, x, t, &p);
+    double sum = kernel((size_t)n, x, t, &p, factor, d, store);
     if (sum == INFINITY) { /* maybe only float32's range: class by class */
         sum = 0;
-        for (int64_t i = 0; i < n; i++) sum += kernel(1, x + i, t + i, &p);
+        for (int64_t i = 0; i < n; i++) sum += kernel(1, x + i, t + i, &p, 1.0f, NULL, 0);
     }
     r->sums[0] += sum;
 }
 
-static void reduce_kl(const loss_call *c, loss_row *r, int64_t col, int64_t n, const float *x,
-                      const float *t)
+static void at_once_kl(const loss_call *c, loss_row *r, int64_t col, int64_t n, const float *x,
+                       const float *t, float *d, int store)
 {
-    reduce_by(c->ctx->k.binary_kl, c, r, col, n, x, t);
+    run_pair(c->ctx->k.binary_kl, 1, c, r, col, n, x, t, d, store);
 }
 
-static void reduce_normalised(const loss_call *c, loss_row *r, int64_t col, int64_t n,
-                              const float *x, const float *t)
+static void at_once_normalised(const loss_call *c, loss_row *r, int64_t col, int64_t n,
+                               const float *x, const float *t, float *d, int store)
 {
-    reduce_by(c->ctx->k.log_cosh, c, r, col, n, x, t);
+    run_pair(c->ctx->k.log_cosh, 0.5, c, r, col, n, x, t, d, store);
 }
 
 static void solve(const loss_call *c, loss_row *r)
@@ -76,52 +81,20 @@ static void solve(const loss_call *c, loss_row *r)
     const slg_binary_kl_opts *o = c->opts;
     double sum = r->sums[0], t = o->temperature;
     r->loss = isnan(sum) ? NAN : loss_term(r->weight, t * t * sum);
-    r->a = r->weight * t;
-}
-
-typedef void (*pair_emit)(size_t n, const float *x, const float *y, const logit_pair *p,
-                          float factor, float *d, int store);
-
-static void emit_by(pair_emit kernel, double share, const loss_call *c, const loss_row *r,
-                    int64_t col, int64_t n, const float *x, const float *t, float *d, int store)
-{
-    float xs[EMIT_BLOCK], ts[EMIT_BLOCK];
-    if (isnan(r->loss)) {
-        fill_f32(d, n, NAN);
-        return;
-    }
-    const logit_pair p = pair_of(c, r);
-    x = masked(c, col, n, x, xs);
-    t = masked(c, col, n, t, ts);
-    kernel((size_t)n, x, t, &p, (float)(share * r->a * loss_factor(r)), d, store);
-}
-
-static void emit_kl(const loss_call *c, const loss_row *r, int64_t col, int64_t n,
-                    const float *x, const float *t, float *d, int store)
-{
-    emit_by(c->ctx->k.binary_kl_emit, 1, c, r, col, n, x, t, d, store);
-}
-
-static void emit_normalised(const loss_call *c, const loss_row *r, int64_t col, int64_t n,
-                            const float *x, const float *t, float *d, int store)
-{
-    emit_by(c->ctx->k.tanh_emit, 0.5, c, r, col, n, x, t, d, store);
 }
 
 const loss_method binary_kl_method = {
     .uses = TARGET_TEACHER | TARGET_ROW_WEIGHT,
     .flags = LOSS_NO_LSE,
-    .reduce = reduce_kl,
+    .at_once = at_once_kl,
     .solve = solve,
-    .emit = emit_kl,
 };
 
 const loss_method binary_kl_normalised_method = {
     .uses = TARGET_TEACHER | TARGET_ROW_WEIGHT,
     .flags = LOSS_NO_LSE,
-    .reduce = reduce_normalised,
+    .at_once = at_once_normalised,
     .solve = solve,
-    .emit = emit_normalised,
 };
 
 static slg_status run(slg_ctx *ctx, const loss_method *method, const slg_logits *logits,

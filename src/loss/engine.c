@@ -4,6 +4,7 @@
 #include "engine.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "core/options.h"
 #include "softmax/pipeline.h"
@@ -86,12 +87,15 @@ static void reduce(void *self, int64_t row, void *state, int64_t col, int64_t n)
     float xs[KERNEL_BLOCK], ts[KERNEL_BLOCK];
     const float *x = source_fetch(&c->src, row, col, n, xs);
     const loss_method *m = c->method;
-    const float *t = m->reduce || m->reduce_all ? teacher_fetch(c, row, col, n, ts) : NULL;
+    bool two = m->reduce || m->reduce_all || m->at_once;
+    const float *t = two ? teacher_fetch(c, row, col, n, ts) : NULL;
     reduce_block(k, r, col, n, x, !m->reduce_all && !(m->flags & LOSS_NO_LSE));
     if (m->reduce_all)
         m->reduce_all(c, r, col, n, x, t);
     else if (m->reduce)
         m->reduce(c, r, col, n, x, t);
+    else if (m->at_once)
+        m->at_once(c, r, col, n, x, t, NULL, STORE_CACHED);
 }
 
 /* The target's share: log-odds first, so that neither side loses its relative precision. */
@@ -265,6 +269,53 @@ static void emit(void *self, int64_t row, void *state, int64_t col, int64_t n)
     source_grad_commit(&c->src, &c->grad, row, from, n, slope, d, ds);
 }
 
+/* ---- One pass ---------------------------------------------------------------------------- */
+
+/* Rows that kernels may take as they lie, from end to end. */
+static bool lies_plain(const logit_source *s)
+{
+    return !s->fused && s->dense.plain && s->softcap == 0 && !s->mask;
+}
+
+static bool row_at_once(const loss_call *c)
+{
+    return lies_plain(&c->src) && c->grad.dlogits.plain && !c->grad.in_place &&
+           !c->grad.accumulate_input && (!c->has_teacher || lies_plain(&c->teacher)) &&
+           (!c->target.has_prob || c->target.prob.plain);
+}
+
+/* Value and gradient of a block; of the row, with its first block, where nothing has to be
+   staged: then lines of the gradient are written whole. */
+static void once(void *self, int64_t row, void *state, int64_t col, int64_t n)
+{
+    const loss_call *c = self;
+    loss_row *r = state;
+    float xs[KERNEL_BLOCK], ts[KERNEL_BLOCK], ds[KERNEL_BLOCK], slope[KERNEL_BLOCK];
+    if (row_at_once(c)) {
+        if (col > 0) return;
+        n = c->src.cols;
+    }
+    const float *x = source_fetch_slope(&c->src, row, col, n, xs, slope);
+    const float *t = teacher_fetch(c, row, col, n, ts);
+    float *d = source_grad_stage(&c->src, &c->grad, row, col, ds);
+    if (d == x) x = memcpy(xs, x, (size_t)n * sizeof *xs); /* it may be read twice */
+    c->method->at_once(c, r, col, n, x, t, d, d == ds ? STORE_CACHED : c->store);
+    source_grad_commit(&c->src, &c->grad, row, col, n, slope, d, ds);
+}
+
+static void finish_once(void *self, int64_t row, void *state)
+{
+    loss_call *c = self;
+    const loss_row *r = state;
+    finish(self, row, state);
+    for (int64_t col = 0; isnan(r->loss) && col < c->src.cols; col += KERNEL_BLOCK) {
+        int64_t n = c->src.cols - col < KERNEL_BLOCK ? c->src.cols - col : KERNEL_BLOCK;
+        float ds[KERNEL_BLOCK], *d = source_grad_stage(&c->src, &c->grad, row, col, ds);
+        fill_f32(d, n, NAN);
+        source_grad_commit(&c->src, &c->grad, row, col, n, NULL, d, ds);
+    }
+}
+
 /* ---- Whole rows ------------------------------------------------------------------------- */
 
 /* Scratch of a worker: x, t, the gradient and the soft-cap's slope of a row, the latter two
@@ -386,6 +437,7 @@ _Static_assert(sizeof(loss_row) <= ROW_STATE_MAX, "the pipeline keeps a row's st
 
 static const row_job value_only = { sizeof(loss_row), start, reduce, finish, NULL, NULL };
 static const row_job value_and_grad = { sizeof(loss_row), start, reduce, finish, emit, both };
+static const row_job in_one_pass = { sizeof(loss_row), start, once, finish_once, NULL, NULL };
 
 /* ---- The call --------------------------------------------------------------------------- */
 
@@ -411,7 +463,9 @@ static void count_rows(loss_call *c)
 
 static slg_status walk(loss_call *c)
 {
-    const row_job *job = c->grad.wanted ? &value_and_grad : &value_only;
+    const row_job *job = !c->grad.wanted      ? &value_only
+                         : c->method->at_once ? &in_one_pass
+                                              : &value_and_grad;
     for (int64_t first = 0; first < c->src.rows; first += c->src.block_rows) {
         int64_t count =
             c->src.rows - first < c->src.block_rows ? c->src.rows - first : c->src.block_rows;

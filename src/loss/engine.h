@@ -86,6 +86,13 @@ typedef struct loss_method {
     void (*reduce_all)(const loss_call *call, loss_row *r, int64_t col, int64_t n,
                        const float *x, const float *t);
 
+    /* Instead of reduce and emit, with LOSS_NO_LSE, where the gradient needs nothing of the row
+       but what is known at its start (weight, scale, temperature): adds the block's values to
+       r->sums, and where d is not NULL writes the gradient, times loss_factor(r). Blocks may be
+       whole rows. Where solve then leaves r->loss NaN, the engine makes the gradient NaN. */
+    void (*at_once)(const loss_call *call, loss_row *r, int64_t col, int64_t n, const float *x,
+                    const float *t, float *d, int store);
+
     /* Value and form of the gradient. Ordinary rows alone: at least one live class, all finite
        or masked (of x; the teacher's are the method's affair). */
     void (*solve)(const loss_call *call, loss_row *r);

@@ -63,20 +63,18 @@ typedef struct prob_check {
                       1 */
 } prob_check;
 
+/* NaN where an entry is not in [0, limit]. */
 static double row_sum(const kernel_table *k, const rows *m, int64_t row, float limit)
 {
     float scratch[KERNEL_BLOCK];
     double sum = 0;
-    for (int64_t c = 0; c < m->cols; c += KERNEL_BLOCK) {
-        int64_t n = m->cols - c < KERNEL_BLOCK ? m->cols - c : KERNEL_BLOCK;
-        const float *q = rows_fetch(k, m, row, c, n, scratch);
-        double sums[3];
-        k->live_sums((size_t)n, q, NULL, 0.0f, sums); /* of q; -inf is left out, and seen
-                                                         below */
-        sum += sums[0];
-        int out = 0; /* branch-free, so that compilers make vectors of it */
-        for (int64_t i = 0; i < n; i++) out |= (q[i] < 0) | (q[i] > limit);
-        if (out) return NAN;
+    const int64_t step = m->plain ? m->cols : KERNEL_BLOCK; /* nothing goes to scratch */
+    for (int64_t c = 0; c < m->cols; c += step) {
+        int64_t n = m->cols - c < step ? m->cols - c : step;
+        double part;
+        if (!k->within((size_t)n, rows_fetch(k, m, row, c, n, scratch), limit, &part))
+            return NAN;
+        sum += part;
     }
     return sum;
 }

@@ -10,7 +10,13 @@ static double sigmoid(double a) { return a > 0 ? 1 / (1 + exp(-a)) : exp(a) / (1
 static void note_sum(const call *c, worst_t *w, double sum)
 {
     if (!(sum > 1e38)) note(w, 0, c->got[0], sum, sum + 1e-35);
+    note(w, 0, c->got[1], c->got[0], 0); /* the same bits */
 }
+
+/* A slope, whose bound is another than the sum's: both are judged by the latter. */
+#define NOTE_SLOPE(kernel, i, want, scale)                                                     \
+    note(w, i, (double)out(c, 0)[i], want,                                                     \
+         (scale) * (BOUND_##kernel##_slope / BOUND_##kernel) + FLUSHED)
 
 /* Probabilities in x1, weights in x2 and x3, with zeros and ones among them. */
 static void labels(const call *c)
@@ -30,15 +36,13 @@ static const float *weight_of(const call *c, int i)
 }
 static float bce_inv(const call *c) { return c->variant < 4 ? 1.0f : 0.4f; }
 
+/* The sum without the gradient, which must have the same bits, in got[0]; its own in got[1]. */
 static void run_bce(const kernel_table *k, call *c)
 {
-    c->got[0] = k->bce(c->n, in(c, 0), bce_inv(c), in(c, 1), weight_of(c, 2), weight_of(c, 3));
-}
-
-static void run_bce_emit(const kernel_table *k, call *c)
-{
-    k->bce_emit(c->n, in(c, 0), bce_inv(c), in(c, 1), weight_of(c, 2), weight_of(c, 3), -0.75f,
-                out(c, 0), store_of(c));
+    const float *pos = weight_of(c, 2), *w = weight_of(c, 3);
+    c->got[0] = k->bce(c->n, in(c, 0), bce_inv(c), in(c, 1), pos, w, -0.75f, NULL, 0);
+    c->got[1] =
+        k->bce(c->n, in(c, 0), bce_inv(c), in(c, 1), pos, w, -0.75f, out(c, 0), store_of(c));
 }
 
 /* z, and the weights of softplus(-z) and softplus(z). False for a weight of 0. */
@@ -56,7 +60,10 @@ static void check_bce(const call *c, worst_t *w)
 {
     double sum = 0, z, up, down;
     for (size_t i = 0; i < c->n; i++) {
-        if (!bce_terms(c, i, &z, &up, &down)) continue;
+        bool live = bce_terms(c, i, &z, &up, &down);
+        double on = live ? down * sigmoid(z) : 0, off = live ? up * sigmoid(-z) : 0;
+        NOTE_SLOPE(bce, i, -0.75 * (on - off), fabs(on) + fabs(off));
+        if (!live) continue;
         if (up != 0) sum += up * softplus(-z);
         if (down != 0) sum += down * softplus(z);
         if (isnan(z)) sum = NAN;
@@ -64,18 +71,7 @@ static void check_bce(const call *c, worst_t *w)
     note_sum(c, w, sum);
 }
 
-static void check_bce_emit(const call *c, worst_t *w)
-{
-    double z, up, down;
-    for (size_t i = 0; i < c->n; i++) {
-        bool live = bce_terms(c, i, &z, &up, &down);
-        double on = live ? down * sigmoid(z) : 0, off = live ? up * sigmoid(-z) : 0;
-        note(w, i, (double)out(c, 0)[i], -0.75 * (on - off), fabs(on) + fabs(off) + FLUSHED);
-    }
-}
-
-SPEC(bce, .variants = 8, .in = { F4, F4, F4, F4 }, .special = { ANY_VALUE }, .prepare = labels);
-SPEC(bce_emit, .variants = 8, .in = { F4, F4, F4, F4 }, .out = { F4 }, .special = { ANY_VALUE },
+SPEC(bce, .variants = 8, .in = { F4, F4, F4, F4 }, .out = { F4 }, .special = { ANY_VALUE },
      .alias = { 1 }, .prepare = labels);
 
 static logit_pair logit_pair_of(const call *c)
@@ -106,7 +102,8 @@ static double apart(const call *c, size_t i)
 static void run_log_cosh(const kernel_table *k, call *c)
 {
     const logit_pair p = logit_pair_of(c);
-    c->got[0] = k->log_cosh(c->n, in(c, 0), in(c, 1), &p);
+    c->got[0] = k->log_cosh(c->n, in(c, 0), in(c, 1), &p, 1.5f, NULL, 0);
+    c->got[1] = k->log_cosh(c->n, in(c, 0), in(c, 1), &p, 1.5f, out(c, 0), store_of(c));
 }
 
 static void check_log_cosh(const call *c, worst_t *w)
@@ -114,29 +111,18 @@ static void check_log_cosh(const call *c, worst_t *w)
     double sum = 0;
     for (size_t i = 0; i < c->n; i++) {
         double d = apart(c, i), s = sinh(d / 4);
+        double want = 1.5 * tanh(d / 2);
+        NOTE_SLOPE(log_cosh, i, want, fabs(want));
         sum += fabs(d) < 2 ? log1p(2 * s * s) : fabs(d) / 2 + log1p(exp(-fabs(d))) - log(2);
     }
     note_sum(c, w, sum);
 }
 
-static void run_tanh_emit(const kernel_table *k, call *c)
-{
-    const logit_pair p = logit_pair_of(c);
-    k->tanh_emit(c->n, in(c, 0), in(c, 1), &p, 1.5f, out(c, 0), store_of(c));
-}
-
-static void check_tanh_emit(const call *c, worst_t *w)
-{
-    for (size_t i = 0; i < c->n; i++) {
-        double want = 1.5 * tanh(apart(c, i) / 2);
-        note(w, i, (double)out(c, 0)[i], want, fabs(want) + FLUSHED);
-    }
-}
-
 static void run_binary_kl(const kernel_table *k, call *c)
 {
     const logit_pair p = logit_pair_of(c);
-    c->got[0] = k->binary_kl(c->n, in(c, 0), in(c, 1), &p);
+    c->got[0] = k->binary_kl(c->n, in(c, 0), in(c, 1), &p, -2.0f, NULL, 0);
+    c->got[1] = k->binary_kl(c->n, in(c, 0), in(c, 1), &p, -2.0f, out(c, 0), store_of(c));
 }
 
 /* By log1p((1 - q) expm1(d)) - (1 - q) d of what is small; long double carries
@@ -159,46 +145,37 @@ static double kl_of(const call *c, size_t i)
     return (double)((1 - q) * a + (q > 0 ? q * b : 0) - log1pl(expl(b)));
 }
 
+/* The slope relative to the difference itself, however near the two are. */
+static void check_slope_of_kl(const call *c, size_t i, worst_t *w)
+{
+    const logit_pair p = logit_pair_of(c);
+    double a = (double)(in(c, 0)[i] * p.inv_x), b = (double)(in(c, 1)[i] * p.inv_y);
+    double d = apart(c, i), want;
+    if (in(c, 0)[i] * p.ratio == in(c, 1)[i])
+        want = 0;
+    else if (d > 0 || isnan(d))
+        want = sigmoid(a) * sigmoid(-b) * -expm1(-d);
+    else
+        want = sigmoid(-a) * sigmoid(b) * expm1(d);
+    /* Of arguments that are large the rounding shows in the exponential. */
+    double size =
+        isfinite(a) && isfinite(b) ? 1 + 0.5 * (fmin(fabs(a), 90) + fmin(fabs(b), 90)) : 1;
+    NOTE_SLOPE(binary_kl, i, -2 * want, 2 * fabs(want) * size);
+}
+
 static void check_binary_kl(const call *c, worst_t *w)
 {
     double sum = 0;
-    for (size_t i = 0; i < c->n; i++) sum += kl_of(c, i);
+    for (size_t i = 0; i < c->n; i++) {
+        sum += kl_of(c, i);
+        check_slope_of_kl(c, i, w);
+    }
     note_sum(c, w, sum);
 }
 
-static void run_binary_kl_emit(const kernel_table *k, call *c)
-{
-    const logit_pair p = logit_pair_of(c);
-    k->binary_kl_emit(c->n, in(c, 0), in(c, 1), &p, -2.0f, out(c, 0), store_of(c));
-}
-
-/* Relative to the difference itself, however near the two are. */
-static void check_binary_kl_emit(const call *c, worst_t *w)
-{
-    const logit_pair p = logit_pair_of(c);
-    for (size_t i = 0; i < c->n; i++) {
-        double a = (double)(in(c, 0)[i] * p.inv_x), b = (double)(in(c, 1)[i] * p.inv_y);
-        double d = apart(c, i), want;
-        if (in(c, 0)[i] * p.ratio == in(c, 1)[i])
-            want = 0;
-        else if (d > 0 || isnan(d))
-            want = sigmoid(a) * sigmoid(-b) * -expm1(-d);
-        else
-            want = sigmoid(-a) * sigmoid(b) * expm1(d);
-        /* Of arguments that are large the rounding shows in the exponential. */
-        double size =
-            isfinite(a) && isfinite(b) ? 1 + 0.5 * (fmin(fabs(a), 90) + fmin(fabs(b), 90)) : 1;
-        note(w, i, (double)out(c, 0)[i], -2 * want, 2 * fabs(want) * size + FLUSHED);
-    }
-}
-
-SPEC(log_cosh, .variants = 3, .in = { F4, F4 }, .special = { ANY_VALUE, ANY_VALUE },
-     .prepare = teacher_like);
-SPEC(tanh_emit, .variants = 6, .in = { F4, F4 }, .out = { F4 },
+SPEC(log_cosh, .variants = 6, .in = { F4, F4 }, .out = { F4 },
      .special = { ANY_VALUE, ANY_VALUE }, .alias = { 3 }, .prepare = teacher_like);
-SPEC(binary_kl, .variants = 3, .in = { F4, F4 }, .special = { ANY_VALUE, ANY_VALUE },
-     .prepare = teacher_like);
-SPEC(binary_kl_emit, .variants = 6, .in = { F4, F4 }, .out = { F4 },
+SPEC(binary_kl, .variants = 6, .in = { F4, F4 }, .out = { F4 },
      .special = { ANY_VALUE, ANY_VALUE }, .alias = { 3 }, .prepare = teacher_like);
 
 KERNEL_TESTS(BINARY)

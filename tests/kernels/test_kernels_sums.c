@@ -68,6 +68,28 @@ static void check_dot(const call *c, worst_t *w)
 SPEC(dot, .variants = 2, .in = { F4, F4 }, .special = { ANY_VALUE, ANY_VALUE },
      .prepare = probabilities);
 
+static float limit_of(const call *c) { return c->variant ? INFINITY : 1.0f; }
+
+static void run_within(const kernel_table *k, call *c)
+{
+    c->got[1] = k->within(c->n, in(c, 0), limit_of(c), &c->got[0]);
+}
+
+static void check_within(const call *c, worst_t *w)
+{
+    double sum = 0, scale = 0;
+    bool inside = true;
+    for (size_t i = 0; i < c->n; i++) {
+        double x = flushed(in(c, 0)[i]);
+        sum += x, scale += fabs(x);
+        if (!(x >= 0 && x <= (double)limit_of(c))) inside = false;
+    }
+    if (!(scale > 3e38) || isnan(sum)) note(w, 0, c->got[0], sum, scale);
+    note(w, 1, c->got[1], inside, 0);
+}
+
+SPEC(within, .variants = 2, .in = { F4 }, .special = { ANY_VALUE }, .prepare = probabilities);
+
 static void run_live_sums(const kernel_table *k, call *c)
 {
     const float *w = c->variant & 1 ? in(c, 1) : NULL;
