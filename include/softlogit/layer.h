@@ -183,6 +183,35 @@ SLG_API slg_status slg_gated_activation_backward(slg_ctx *ctx, const slg_tensor 
                                                  const slg_activation_opts *opts,
                                                  slg_tensor *dgate, slg_tensor *dup);
 
+/* ---- Dropout --------------------------------------------------------------------------- */
+
+typedef struct slg_dropout_opts {
+    uint32_t size;      /* sizeof(slg_dropout_opts), set by slg_dropout_opts_init */
+    int32_t rows;       /* 1: whole rows are dropped, as words; default 0: single elements */
+    double probability; /* in [0, 1); default 0.1 */
+} slg_dropout_opts;
+
+SLG_API void slg_dropout_opts_init(slg_dropout_opts *opts, size_t size);
+
+/*
+ * Dropout: each element (or row) is 0 with the given probability, else x / (1 - probability).
+ * No mask is kept: the same call, with the same rng, is the gradient (dx from dy).
+ *
+ *   x     [..., dim]  in
+ *   rng               in   not advanced. Element (row) number i takes half of number
+ *                          offset + i / 2, the low one for even i; so the next call goes
+ *                          (number of elements or rows + 1) / 2 further
+ *   opts              in   NULL: the defaults
+ *   y     [..., dim]  out  may be x itself
+ *
+ * What is dropped is 0 also where x is NaN. With probability 0 all is copied.
+ *
+ * Errors: SLG_ERR_NULL, SLG_ERR_SHAPE, SLG_ERR_DTYPE, SLG_ERR_STRIDE, SLG_ERR_RANGE,
+ * SLG_ERR_OPTIONS, SLG_ERR_MEMORY. Since 0.1.
+ */
+SLG_API slg_status slg_dropout(slg_ctx *ctx, const slg_tensor *x, const slg_rng *rng,
+                               const slg_dropout_opts *opts, slg_tensor *y);
+
 /* ---- Rotary positions ------------------------------------------------------------------ */
 
 typedef struct slg_rope_opts {

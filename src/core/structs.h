@@ -70,6 +70,7 @@
     S(slg_uskd_opts)         \
     S(slg_norm_opts) \
     S(slg_activation_opts) \
+    S(slg_dropout_opts) \
     S(slg_rope_opts) \
     S(slg_embedding_opts) \
     S(slg_linear_opts) \
