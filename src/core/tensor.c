@@ -259,6 +259,38 @@ static bool same_view(const slg_tensor *a, const slg_tensor *b)
     return true;
 }
 
+/* Bytes that t spans within one period, steps of whole periods left out; 0: more than a period. */
+static uint64_t span_within(const slg_tensor *t, uint64_t period)
+{
+    const uint64_t size = dtype_size(t->dtype);
+    uint64_t span = size;
+    for (int32_t i = 0; i < t->ndim; i++) {
+        const int64_t stride = t->stride[i];
+        const uint64_t step = size * (uint64_t)(stride < 0 ? -stride : stride);
+        if (t->shape[i] == 1 || step % period == 0) continue;
+        span += step * (uint64_t)(t->shape[i] - 1); /* within size_t, as tensor_in has seen */
+    }
+    return span <= period ? span : 0;
+}
+
+/* Views of one packed array, as the queries and the keys of [tokens, 3, heads, dim]: with respect
+   to the period, a stride of t, each keeps to a lane of its own. a0 and b0: lowest addresses. */
+static bool lanes_apart(const slg_tensor *t, const slg_tensor *a, uintptr_t a0,
+                        const slg_tensor *b, uintptr_t b0)
+{
+    for (int32_t i = 0; i < t->ndim; i++) {
+        const int64_t stride = t->stride[i];
+        const uint64_t period =
+            dtype_size(t->dtype) * (uint64_t)(stride < 0 ? -stride : stride);
+        if (t->shape[i] == 1 || period == 0) continue;
+        const uint64_t span_a = span_within(a, period), span_b = span_within(b, period);
+        const uint64_t ahead =
+            b0 >= a0 ? (b0 - a0) % period : (period - (a0 - b0) % period) % period;
+        if (span_a && span_b && ahead >= span_a && ahead + span_b <= period) return true;
+    }
+    return false;
+}
+
 bool tensor_clash(const slg_tensor *out, const slg_tensor *in)
 {
     if (!out || !in || tensor_size(out) == 0 || tensor_size(in) == 0 || same_view(out, in))
@@ -270,5 +302,6 @@ bool tensor_clash(const slg_tensor *out, const slg_tensor *in)
     uintptr_t a1 = (uintptr_t)out->data + (uintptr_t)a.high * size_a + size_a;
     uintptr_t b0 = (uintptr_t)in->data + (uintptr_t)b.low * size_b;
     uintptr_t b1 = (uintptr_t)in->data + (uintptr_t)b.high * size_b + size_b;
-    return a0 < b1 && b0 < a1;
+    return a0 < b1 && b0 < a1 && !lanes_apart(out, out, a0, in, b0) &&
+           !lanes_apart(in, out, a0, in, b0);
 }
