@@ -259,7 +259,8 @@ static bool same_view(const slg_tensor *a, const slg_tensor *b)
     return true;
 }
 
-/* Bytes that t spans within one period, steps of whole periods left out; 0: more than a period. */
+/* Bytes that t spans within one period, steps of whole periods left out; 0: more than a period.
+   */
 static uint64_t span_within(const slg_tensor *t, uint64_t period)
 {
     const uint64_t size = dtype_size(t->dtype);
@@ -273,8 +274,9 @@ static uint64_t span_within(const slg_tensor *t, uint64_t period)
     return span <= period ? span : 0;
 }
 
-/* Views of one packed array, as the queries and the keys of [tokens, 3, heads, dim]: with respect
-   to the period, a stride of t, each keeps to a lane of its own. a0 and b0: lowest addresses. */
+/* Views of one packed array, as the queries and the keys of [tokens, 3, heads, dim]: with
+   respect to the period, a stride of t, each keeps to a lane of its own. a0 and b0: lowest
+   addresses. */
 static bool lanes_apart(const slg_tensor *t, const slg_tensor *a, uintptr_t a0,
                         const slg_tensor *b, uintptr_t b0)
 {
