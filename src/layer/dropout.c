@@ -1,6 +1,6 @@
 /*
- * dropout.c - elements or rows that are dropped, by numbers of a counter: the gradient draws them
- * again instead of reading a mask.
+ * dropout.c - elements or rows that are dropped, by numbers of a counter: the gradient draws
+ * them again instead of reading a mask.
  */
 #include <string.h>
 

@@ -1,6 +1,6 @@
 /*
- * Dropout: the share that is dropped, what is left, the same mask for the same numbers in any type
- * and layout, rows, threads, and errors.
+ * Dropout: the share that is dropped, what is left, the same mask for the same numbers in any
+ * type and layout, rows, threads, and errors.
  */
 #include "layer_test.h"
 
