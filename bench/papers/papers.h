@@ -161,4 +161,7 @@ size_t csv_column(run_t *r, const csv *t, const char *name); /* by row 0; fails 
 /* A whole text, 0-terminated, found as csv_read finds it. */
 char *text_read(run_t *r, const char *name, size_t *length);
 
+/* Whether text_read would find it. */
+bool text_there(const char *name);
+
 #endif

@@ -198,6 +198,12 @@ static bool find_file(const char *name, char *path, size_t size)
     return false;
 }
 
+bool text_there(const char *name)
+{
+    char path[1024];
+    return find_file(name, path, sizeof path);
+}
+
 char *text_read(run_t *r, const char *name, size_t *length)
 {
     char path[1024], command[1100];
