@@ -283,6 +283,63 @@ void run_sgd(const kernels &k, buffers &b)
     k.sgd(b.n, b.w, b.g, b.y, &a);
 }
 
+/* Tiles: n floats as rows of 64, or of as many as there are, from 16 up. */
+size_t lanes(const buffers &b) { return b.n < 64 ? 16 : 64; }
+size_t tile_rows(const buffers &b) { return b.n / lanes(b); }
+
+void run_tile_gemm(const kernels &k, buffers &b)
+{
+    const size_t n = lanes(b);
+    const auto step = static_cast<ptrdiff_t>(n);
+    const tile_product t = { tile_rows(b), n,   n,    b.x,   step, 1, b.p,
+                             step,         b.y, step, false, false };
+    if (b.n >= n * n) k.tile_gemm(&t);
+}
+void run_finite(const kernels &k, buffers &b) { benchmark::DoNotOptimize(k.finite(b.n, b.x)); }
+void run_transpose(const kernels &k, buffers &b)
+{
+    const size_t n = lanes(b), m = tile_rows(b);
+    for (size_t i = 0; i < m; i += n) {
+        const size_t rows = m - i < n ? m - i : n;
+        k.transpose(rows, n, b.x + i * n, static_cast<ptrdiff_t>(n), 1.0f, b.y + i * n,
+                    static_cast<ptrdiff_t>(rows));
+    }
+}
+void run_tile_band(const kernels &k, buffers &b)
+{
+    k.tile_band(tile_rows(b), lanes(b), b.y, lanes(b), 0, 0, 31);
+}
+void run_tile_alibi(const kernels &k, buffers &b)
+{
+    k.tile_alibi(tile_rows(b), lanes(b), b.y, lanes(b), 0, 0.0f);
+}
+struct lane_arrays {
+    float ref[64] = { 0 }, sum[64] = { 0 }, lost[64] = { 0 }, factor[64] = { 0 };
+    tile_lanes state = { ref, sum, lost, factor, nullptr };
+};
+void run_tile_softmax(const kernels &k, buffers &b)
+{
+    lane_arrays a;
+    benchmark::DoNotOptimize(k.tile_softmax(tile_rows(b), lanes(b), b.y, lanes(b), &a.state));
+}
+void run_tile_finish(const kernels &k, buffers &b)
+{
+    const tile_lanes state = { b.x, b.p, nullptr, nullptr, nullptr };
+    k.tile_finish(b.n, &state, b.y, b.z);
+}
+void run_tile_scale(const kernels &k, buffers &b)
+{
+    k.tile_scale(tile_rows(b), lanes(b), b.p, b.y, lanes(b));
+}
+void run_tile_grad(const kernels &k, buffers &b)
+{
+    k.tile_grad(tile_rows(b), lanes(b), b.y, b.z, lanes(b), b.x, b.x + 64);
+}
+void run_tile_keep(const kernels &k, buffers &b)
+{
+    k.tile_keep(b.n / 64 * 16, 1, 0, 512, 1u << 29, 1.0f, b.y, b.n / 64 * 16);
+}
+
 /* ---- Registration ----------------------------------------------------------------------- */
 
 void run_act(const kernels &k, buffers &b) { k.act(b.n, b.x, nullptr, 0, b.y); }

@@ -106,6 +106,30 @@ typedef struct log_arg {
     float s_hi, s_lo, lse_hi, lse_lo, pre, unit;
 } log_arg;
 
+/* C [m, n] = A [m, k] B [k, n]. Element (i, p) of A is a[i row + p col]; rows of B and C are
+   contiguous. */
+typedef struct tile_product {
+    size_t m, n, k;
+    const float *a;
+    ptrdiff_t row, col;
+    const float *b;
+    ptrdiff_t ldb;
+    float *c;
+    ptrdiff_t ldc;
+    bool add;        /* to C, after the sum over k */
+    bool keep_zeros; /* a factor of 0 makes 0, whatever the other is: slow, for tiles that hold
+                        a NaN or an infinity */
+} tile_product;
+
+/* State of a softmax over keys, a lane a query. All start at 0, but ref and top at -inf. */
+typedef struct tile_lanes {
+    float *ref;    /* what exponents are relative to: near the maximum so far; -inf: none yet */
+    float *sum;    /* of exp(a - ref); and what its rounding lost */
+    float *lost;
+    float *factor; /* out: what earlier sums are to be multiplied by */
+    float *top;    /* max |a| over a > -inf, NaN left out; NULL: not wanted */
+} tile_lanes;
+
 /* See optimizer.h. Scalars of one step, folded. */
 typedef struct adamw_arg {
     float grad_scale, decay_grad; /* g = grad_scale * dw + decay_grad * w */
@@ -375,6 +399,45 @@ typedef struct norm_arg {
       (size_t pairs, const float *x, const float *cos, const float *sin, int interleaved,      \
        float *y))
 
+/*
+ * Tiles of matrices in cache, and of attention: s [m, n] is logits of m keys (rows, ld apart)
+ * and n queries (lanes), n a multiple of 16. NaN stays in its lane.
+ *
+ * tile_gemm          see tile_product. NaN and infinities as in sums of products, unless
+ *                    keep_zeros
+ * finite             neither NaN nor infinity in x
+ * transpose          y [n, m] = a x' for x [m, n]
+ * tile_band          s = -inf but where low <= lane - (first + row) <= high
+ * tile_alibi         s = s - slope |lane - (first + row)|
+ * tile_softmax       adds rows to *state, s = exp(s - ref), 0 where s is -inf. False, every
+ *                    factor 1, where no reference rose. A lane with NaN or +inf gets NaN. Where
+ *                    no logit is above ref + 20 the reference stays
+ * tile_finish        inverse = 1 / sum, lse = ref + log(sum); 0 and -inf where sum is 0
+ * tile_scale         each row of y times x [n]
+ * tile_grad          s = p = exp(s - lse), 0 where s or lse is -inf; d = p (d - delta), 0 where
+ *                    p is
+ * tile_keep          4 rows of n lanes: keep where word r of the Philox block first +
+ *                    lane per_row is at least threshold, else 0; see core/rng.h
+ */
+#define SLG_KERNELS_TILE(K)                                                                    \
+    K(void, tile_gemm, (const tile_product *t))                                                \
+    K(bool, finite, (size_t n, const float *x))                                                \
+    K(void, transpose,                                                                         \
+      (size_t m, size_t n, const float *x, ptrdiff_t ldx, float a, float *y, ptrdiff_t ldy))   \
+    K(void, tile_band,                                                                         \
+      (size_t m, size_t n, float *s, size_t ld, int64_t first, int64_t low, int64_t high))     \
+    K(void, tile_alibi,                                                                        \
+      (size_t m, size_t n, float *s, size_t ld, int64_t first, float slope))                   \
+    K(bool, tile_softmax, (size_t m, size_t n, float *s, size_t ld, const tile_lanes *state))  \
+    K(void, tile_finish, (size_t n, const tile_lanes *state, float *inverse, float *lse))      \
+    K(void, tile_scale, (size_t m, size_t n, const float *x, float *y, size_t ld))             \
+    K(void, tile_grad,                                                                         \
+      (size_t m, size_t n, float *s, float *d, size_t ld, const float *lse,                    \
+       const float *delta))                                                                    \
+    K(void, tile_keep,                                                                         \
+      (size_t n, uint64_t seed, uint64_t first, uint64_t per_row, uint32_t threshold,          \
+       float keep, float *out, size_t ld))
+
 /* All of them. The build looks for the tests of the families that stand here. */
 #define SLG_KERNELS(K)                                                                         \
     SLG_KERNELS_EXP(K)                                                                         \
@@ -387,7 +450,8 @@ typedef struct norm_arg {
     SLG_KERNELS_HINGE(K)                                                                       \
     SLG_KERNELS_CONVERT(K)                                                                     \
     SLG_KERNELS_UPDATE(K)                                                                      \
-    SLG_KERNELS_LAYER(K)
+    SLG_KERNELS_LAYER(K)                                                                       \
+    SLG_KERNELS_TILE(K)
 
 typedef struct kernel_table {
 #define K(result, name, args) result(*name) args;

@@ -22,6 +22,10 @@
  *   vf_fma_live(a, b, c)         a * b + c, or c where a is 0 (whatever b is)
  *   vf_splice(a, b, s)           lanes lane, lane + 1, .. of a, then 0, 1, .. of b, for s =
  *                                vsplice_at(lane), lane < VF_LEN
+ *   vf_transpose(r)              r[i] lane j and r[j] lane i change places, for VF_LEN vectors
+ *   vu                           unsigned 32 bits: vu_set, vu_load, vu_xor; vu_mul(a, b, &h):
+ *                                low half of the product, h the high; vu_from(a, least, x):
+ *                                x where a >= least, else 0
  *   vm                           a lane mask: vf_gt, vf_eq; vf_sel(m, a, b) is a where m
  */
 #ifndef SLG_KERNELS_VEC_H

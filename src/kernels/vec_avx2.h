@@ -121,6 +121,27 @@ static inline vf vf_splice(vf a, vf b, vsplice s)
                             _mm256_permutevar8x32_ps(b, s.lane), s.second);
 }
 
+static inline vf vf_pairs(vf a, vf b, bool high)
+{
+    const __m256d p = _mm256_castps_pd(a), q = _mm256_castps_pd(b);
+    return _mm256_castpd_ps(high ? _mm256_unpackhi_pd(p, q) : _mm256_unpacklo_pd(p, q));
+}
+static inline void vf_transpose(vf r[VF_LEN])
+{
+    for (int i = 0; i < 8; i += 4) {
+        vf lo = _mm256_unpacklo_ps(r[i], r[i + 1]), hi = _mm256_unpackhi_ps(r[i], r[i + 1]);
+        vf lo2 = _mm256_unpacklo_ps(r[i + 2], r[i + 3]),
+           hi2 = _mm256_unpackhi_ps(r[i + 2], r[i + 3]);
+        r[i] = vf_pairs(lo, lo2, false), r[i + 1] = vf_pairs(lo, lo2, true);
+        r[i + 2] = vf_pairs(hi, hi2, false), r[i + 3] = vf_pairs(hi, hi2, true);
+    }
+    for (int c = 0; c < 4; c++) {
+        vf a = r[c], b = r[4 + c];
+        r[c] = _mm256_permute2f128_ps(a, b, 0x20),
+        r[4 + c] = _mm256_permute2f128_ps(a, b, 0x31);
+    }
+}
+
 static inline float vf_hmax(vf a)
 {
     __m128 m = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
@@ -132,6 +153,24 @@ static inline float vf_hsum(vf a)
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+
+/* Whole numbers of 32 bits without sign. */
+typedef __m256i vu;
+static inline vu vu_set(uint32_t a) { return _mm256_set1_epi32((int)a); }
+static inline vu vu_load(const uint32_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
+static inline vu vu_xor(vu a, vu b) { return _mm256_xor_si256(a, b); }
+static inline vu vu_mul(vu a, vu b, vu *high)
+{
+    vu even = _mm256_mul_epu32(a, b);
+    vu odd = _mm256_mul_epu32(_mm256_srli_epi64(a, 32), _mm256_srli_epi64(b, 32));
+    *high = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xAA);
+    return _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA);
+}
+static inline vf vu_from(vu a, vu least, vf value)
+{
+    __m256i reaches = _mm256_cmpeq_epi32(_mm256_max_epu32(a, least), a);
+    return _mm256_and_ps(_mm256_castsi256_ps(reaches), value);
 }
 
 /* bfloat16 and float16. Rounding to nearest even; NaN stays NaN (made quiet). */

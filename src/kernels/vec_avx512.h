@@ -110,8 +110,52 @@ static inline vsplice vsplice_at(size_t lane)
 }
 static inline vf vf_splice(vf a, vf b, vsplice s) { return _mm512_permutex2var_ps(a, s, b); }
 
+static inline vf vf_pairs(vf a, vf b, bool high)
+{
+    const __m512d p = _mm512_castps_pd(a), q = _mm512_castps_pd(b);
+    return _mm512_castpd_ps(high ? _mm512_unpackhi_pd(p, q) : _mm512_unpacklo_pd(p, q));
+}
+/* Quarters of 4 by 4 first: then r[4 i + c] holds rows 4 i.. of columns c, 4 + c, 8 + c and
+   12 + c. */
+static inline void vf_transpose(vf r[VF_LEN])
+{
+    for (int i = 0; i < 16; i += 4) {
+        vf lo = _mm512_unpacklo_ps(r[i], r[i + 1]), hi = _mm512_unpackhi_ps(r[i], r[i + 1]);
+        vf lo2 = _mm512_unpacklo_ps(r[i + 2], r[i + 3]),
+           hi2 = _mm512_unpackhi_ps(r[i + 2], r[i + 3]);
+        r[i] = vf_pairs(lo, lo2, false), r[i + 1] = vf_pairs(lo, lo2, true);
+        r[i + 2] = vf_pairs(hi, hi2, false), r[i + 3] = vf_pairs(hi, hi2, true);
+    }
+    for (int c = 0; c < 4; c++) {
+        vf a = _mm512_shuffle_f32x4(r[c], r[4 + c], 0x44),
+           b = _mm512_shuffle_f32x4(r[c], r[4 + c], 0xEE);
+        vf d = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0x44);
+        vf e = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0xEE);
+        r[c] = _mm512_shuffle_f32x4(a, d, 0x88), r[4 + c] = _mm512_shuffle_f32x4(a, d, 0xDD);
+        r[8 + c] = _mm512_shuffle_f32x4(b, e, 0x88),
+              r[12 + c] = _mm512_shuffle_f32x4(b, e, 0xDD);
+    }
+}
+
 static inline float vf_hmax(vf a) { return _mm512_reduce_max_ps(a); }
 static inline float vf_hsum(vf a) { return _mm512_reduce_add_ps(a); }
+
+/* Whole numbers of 32 bits without sign. */
+typedef __m512i vu;
+static inline vu vu_set(uint32_t a) { return _mm512_set1_epi32((int)a); }
+static inline vu vu_load(const uint32_t *p) { return _mm512_loadu_si512(p); }
+static inline vu vu_xor(vu a, vu b) { return _mm512_xor_si512(a, b); }
+static inline vu vu_mul(vu a, vu b, vu *high)
+{
+    vu even = _mm512_mul_epu32(a, b);
+    vu odd = _mm512_mul_epu32(_mm512_srli_epi64(a, 32), _mm512_srli_epi64(b, 32));
+    *high = _mm512_mask_blend_epi32(0xAAAA, _mm512_srli_epi64(even, 32), odd);
+    return _mm512_mask_blend_epi32(0xAAAA, even, _mm512_slli_epi64(odd, 32));
+}
+static inline vf vu_from(vu a, vu least, vf value)
+{
+    return _mm512_maskz_mov_ps(_mm512_cmpge_epu32_mask(a, least), value);
+}
 
 /* bfloat16 and float16. Rounding to nearest even; NaN stays NaN (made quiet). */
 static inline vf vf_from_bf16(const uint16_t *p)

@@ -132,12 +132,34 @@ static inline vf vf_splice(vf a, vf b, vsplice s)
     return vf_load(both + s);
 }
 
+static inline void vf_transpose(vf r[VF_LEN])
+{
+    const vf a = r[0], b = r[1], c = r[2], d = r[3];
+    for (int i = 0; i < VF_LEN; i++) r[i] = (vf){ a[i], b[i], c[i], d[i] };
+}
+
 static inline float vf_hmax(vf a)
 {
     float m = a[0] > a[2] ? a[0] : a[2], n = a[1] > a[3] ? a[1] : a[3];
     return m > n ? m : n;
 }
 static inline float vf_hsum(vf a) { return (a[0] + a[2]) + (a[1] + a[3]); }
+
+/* Whole numbers of 32 bits without sign: vu. */
+static inline vu vu_set(uint32_t a) { return (vu){ a, a, a, a }; }
+static inline vu vu_load(const uint32_t *p) { return (vu){ p[0], p[1], p[2], p[3] }; }
+static inline vu vu_xor(vu a, vu b) { return a ^ b; }
+static inline vu vu_mul(vu a, vu b, vu *high)
+{
+    vu h = { 0 };
+    for (int i = 0; i < VF_LEN; i++) h[i] = (uint32_t)((uint64_t)a[i] * b[i] >> 32);
+    *high = h;
+    return a * b;
+}
+static inline vf vu_from(vu a, vu least, vf value)
+{
+    return (vf)((vm)(a >= least) & (vm)value);
+}
 
 /* bfloat16 and float16. Rounding to nearest even; NaN stays NaN (made quiet). */
 static inline vf vf_from_bf16(const uint16_t *p)

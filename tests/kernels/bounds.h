@@ -83,4 +83,16 @@
 #define BOUND_norm_bwd 4.5         /* 3.4   3.5   3.2; of the magnitudes that are added up */
 #define BOUND_rope 2.0             /* 1.93  1.93  1.93; of |a cos| + |b sin| */
 
+/* Tiles. */
+#define BOUND_tile_gemm 14.0 /* 11.1  9.7   9.9; of sum |a b| + |c| */
+#define BOUND_finite 0
+#define BOUND_transpose 1.0
+#define BOUND_tile_band 0
+#define BOUND_tile_alibi 1.5    /* 1.0   1.0   1.0; of |s| + |slope far| */
+#define BOUND_tile_softmax 10.0 /* 7.7   6.5   8.0; of p (1 + |a - ref| / 4) */
+#define BOUND_tile_finish 3.0   /* 1.8   1.6   2.0; of |ref| + |log sum| */
+#define BOUND_tile_scale 1.0
+#define BOUND_tile_grad 6.0 /* 4.0   4.0   3.9; of p (|d| + |delta|), as that */
+#define BOUND_tile_keep 0
+
 #endif
