@@ -2,6 +2,7 @@
 #ifndef SOFTLOGIT_SOFTLOGIT_H
 #define SOFTLOGIT_SOFTLOGIT_H
 
+#include "softlogit/attention.h"
 #include "softlogit/core.h"
 #include "softlogit/distill.h"
 #include "softlogit/hinge.h"

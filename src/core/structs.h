@@ -74,6 +74,12 @@
     S(slg_rope_opts) \
     S(slg_embedding_opts) \
     S(slg_linear_opts) \
+    S(slg_attention_inputs)  \
+    S(slg_attention_opts)    \
+    S(slg_attention_out)     \
+    S(slg_attention_grad)    \
+    S(slg_qk_norm_opts)      \
+    S(slg_sigma_reparam_opts) \
     S(slg_sgd_opts)          \
     S(slg_adamw_opts)
 

@@ -561,6 +561,60 @@ SIZE(slg_linear_opts, 8)
 AT(slg_linear_opts, size, 0)
 AT(slg_linear_opts, accumulate, 4)
 
+SIZE(slg_attention_inputs, 120)
+AT(slg_attention_inputs, size, 0)
+AT(slg_attention_inputs, reserved, 4)
+AT(slg_attention_inputs, q, 8)
+AT(slg_attention_inputs, k, 16)
+AT(slg_attention_inputs, v, 24)
+AT(slg_attention_inputs, window, 32)
+AT(slg_attention_inputs, scale, 40)
+AT(slg_attention_inputs, slopes, 48)
+AT(slg_attention_inputs, sinks, 56)
+AT(slg_attention_inputs, bias, 64)
+AT(slg_attention_inputs, key_valid, 72)
+AT(slg_attention_inputs, key_length, 80)
+AT(slg_attention_inputs, query_position, 88)
+AT(slg_attention_inputs, query_offsets, 96)
+AT(slg_attention_inputs, key_offsets, 104)
+AT(slg_attention_inputs, rng, 112)
+
+SIZE(slg_attention_opts, 32)
+AT(slg_attention_opts, size, 0)
+AT(slg_attention_opts, causal, 4)
+AT(slg_attention_opts, scale, 8)
+AT(slg_attention_opts, softcap, 16)
+AT(slg_attention_opts, dropout, 24)
+
+SIZE(slg_attention_out, 40)
+AT(slg_attention_out, size, 0)
+AT(slg_attention_out, reserved, 4)
+AT(slg_attention_out, o, 8)
+AT(slg_attention_out, lse, 16)
+AT(slg_attention_out, max_logit, 24)
+AT(slg_attention_out, rng_next, 32)
+
+SIZE(slg_attention_grad, 64)
+AT(slg_attention_grad, size, 0)
+AT(slg_attention_grad, reserved, 4)
+AT(slg_attention_grad, dlse, 8)
+AT(slg_attention_grad, dq, 16)
+AT(slg_attention_grad, dk, 24)
+AT(slg_attention_grad, dv, 32)
+AT(slg_attention_grad, dbias, 40)
+AT(slg_attention_grad, dsinks, 48)
+AT(slg_attention_grad, dscale, 56)
+
+SIZE(slg_qk_norm_opts, 16)
+AT(slg_qk_norm_opts, size, 0)
+AT(slg_qk_norm_opts, form, 4)
+AT(slg_qk_norm_opts, eps, 8)
+
+SIZE(slg_sigma_reparam_opts, 16)
+AT(slg_sigma_reparam_opts, size, 0)
+AT(slg_sigma_reparam_opts, iterations, 4)
+AT(slg_sigma_reparam_opts, gamma, 8)
+
 SIZE(slg_sgd_opts, 48)
 AT(slg_sgd_opts, size, 0)
 AT(slg_sgd_opts, nesterov, 4)
@@ -601,6 +655,7 @@ _Static_assert(SLG_FORWARD_KL == 0 && SLG_REVERSE_KL == 1 && SLG_JENSEN_SHANNON 
 _Static_assert(SLG_ONE_VS_REST == 0 && SLG_MAX_MARGIN == 1 && SLG_SUM_MARGIN == 2,
                "slg_hinge_form");
 _Static_assert(SLG_SVM_MEAN == 0 && SLG_SVM_SUM == 1, "slg_svm_scaling");
+_Static_assert(SLG_QK_NORM_L2 == 0 && SLG_QK_NORM_RMS == 1, "slg_qk_norm_form");
 _Static_assert(SLG_SGD == 1 && SLG_ADAMW == 2, "slg_optimizer_kind");
 
 /* Bindings check their declarations by this. */
@@ -678,6 +733,12 @@ static void test_struct_size(void **state)
     CHECK(slg_rope_opts)
     CHECK(slg_embedding_opts)
     CHECK(slg_linear_opts)
+    CHECK(slg_attention_inputs)
+    CHECK(slg_attention_opts)
+    CHECK(slg_attention_out)
+    CHECK(slg_attention_grad)
+    CHECK(slg_qk_norm_opts)
+    CHECK(slg_sigma_reparam_opts)
     CHECK(slg_sgd_opts)
     CHECK(slg_adamw_opts)
     assert_int_equal(slg_struct_size("slg_nothing"), 0);

@@ -1,4 +1,5 @@
 /* One line a slug, with _ for -: adapt_SLUG.c defines the table adapt_SLUG. */
+SLUG(ls_attention)
 SLUG(comp_sum)
 SLUG(cross_entropy)
 SLUG(nkd_uskd)
