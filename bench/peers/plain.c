@@ -79,6 +79,31 @@ double NAME(loop_cross_entropy)(int64_t rows, int64_t cols, const float *x,
     return loss / (double)rows;
 }
 
+/* One head, causal; a: [tokens]. */
+void NAME(loop_attention)(int64_t tokens, int64_t dim, int64_t window, const float *q,
+                          const float *k, const float *v, float *o, float *a)
+{
+    const float scale = 1.0f / sqrtf((float)dim);
+    for (int64_t i = 0; i < tokens; i++, q += dim, o += dim) {
+        const int64_t first = window && i >= window ? i - window + 1 : 0;
+        for (int64_t j = first; j <= i; j++) {
+            float sum = 0;
+            for (int64_t c = 0; c < dim; c++) sum += q[c] * k[j * dim + c];
+            a[j] = scale * sum;
+        }
+        const float max = row_max(i + 1 - first, a + first);
+        float sum = 0;
+        for (int64_t j = first; j <= i; j++) {
+            a[j] = expf(a[j] - max);
+            sum += a[j];
+        }
+        for (int64_t c = 0; c < dim; c++) o[c] = 0;
+        for (int64_t j = first; j <= i; j++)
+            for (int64_t c = 0; c < dim; c++) o[c] += a[j] * v[j * dim + c];
+        for (int64_t c = 0; c < dim; c++) o[c] /= sum;
+    }
+}
+
 void NAME(loop_adamw)(int64_t n, float *w, const float *g, float *m, float *v, int t)
 {
     const float lr = 1e-3f, beta1 = 0.9f, beta2 = 0.999f, eps = 1e-8f, decay = 0.01f;

@@ -13,6 +13,8 @@
     F void loop_logsumexp##suffix(int64_t rows, int64_t cols, const float *x, float *lse);     \
     F double loop_cross_entropy##suffix(int64_t rows, int64_t cols, const float *x,            \
                                         const int64_t *target, float *dx);                     \
+    F void loop_attention##suffix(int64_t tokens, int64_t dim, int64_t window, const float *q, \
+                                  const float *k, const float *v, float *o, float *a);         \
     F void loop_adamw##suffix(int64_t n, float *w, const float *g, float *m, float *v, int t);
 
 PLAIN_LOOPS(extern, )

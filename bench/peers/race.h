@@ -176,6 +176,10 @@ static inline int64_t loss_part(const race *r)
     return r->rows < LOSS_PART ? r->rows : LOSS_PART;
 }
 
+/* attention.c: rows are tokens, cols heads */
+extern const operation op_attention, op_attention_grad, op_ls_attention;
+extern const candidate torch_attention, torch_attention_grad, torch_ls_attention;
+
 /* ours.c: ends the program, with the library's message, unless status is SLG_OK. */
 void stop(race *r, slg_status status, const char *what);
 /* fetch: the library's scratch as the memory that it took. */

@@ -117,6 +117,18 @@ static void *prepare(race *r, const char *name)
     return NULL;
 }
 
+/* The scores of all heads at once: gigabytes for long sequences. */
+static void *prepare_attention(race *r, const char *name)
+{
+    return r->rows > 4096 ? NULL : prepare(r, name);
+}
+
+static void *prepare_attention_grad(race *r, const char *name)
+{
+    r->own_outputs = 3.0 * (double)(r->rows * r->cols * r->dim) * sizeof(float);
+    return prepare_attention(r, name);
+}
+
 /* Autograd makes its gradients itself. */
 static void *prepare_linear(race *r, const char *name)
 {
@@ -177,6 +189,8 @@ static void *prepare(race *r, const char *arg)
 }
 #define prepare_linear prepare
 #define prepare_loss prepare
+#define prepare_attention prepare
+#define prepare_attention_grad prepare
 #define run NULL
 #define fetch NULL
 #define release NULL
@@ -202,5 +216,8 @@ TORCH(cross_entropy_kernels, "torch-kernels", "cross_entropy_kernels", prepare, 
 TORCH(linear, "torch-autograd", "linear", prepare_linear, fetch)
 TORCH(linear_kernels, "torch-kernels", "linear_kernels", prepare, fetch)
 TORCH(loss, "torch", NULL, prepare_loss, fetch)
+TORCH(attention, "torch", "attention", prepare_attention, NULL)
+TORCH(attention_grad, "torch", "attention_grad", prepare_attention_grad, fetch)
+TORCH(ls_attention, "torch", "ls_attention", prepare_attention, NULL)
 TORCH(adamw, "torch", "adamw", prepare, NULL)
 TORCH(adamw_foreach, "torch-foreach", "adamw_foreach", prepare, NULL)

@@ -150,9 +150,56 @@ def loss(name, b, target):
     return Autograd(lambda *leaf: function(given, *leaf).sum() / rows, leaves, outputs)
 
 
+def causal_mask(heads, tokens, window):
+    """What is added to scores: -inf where hidden; every other head sees `window` keys, if not 0."""
+    i = torch.arange(tokens)
+    apart = i[:, None] - i[None, :]
+    mask = torch.zeros(tokens, tokens).masked_fill(apart < 0, float("-inf"))
+    if not window:
+        return mask
+    local = mask.masked_fill(apart >= window, float("-inf"))
+    return torch.stack([local if h % 2 else mask for h in range(heads)])
+
+
+class Attention:
+    """Attention from parts, as it was written before there were fused kernels."""
+
+    def __init__(self, q, k, v, out, mask):
+        self.q, self.kt, self.v, self.out, self.mask = q, k.transpose(1, 2), v, out, mask
+        self.scale = q.shape[-1] ** -0.5
+        self.scores = torch.empty(q.shape[0], q.shape[1], q.shape[1])
+
+    def run(self, times):
+        s = self.scores
+        with torch.inference_mode():
+            for _ in range(times):
+                torch.bmm(self.q * self.scale, self.kt, out=s)
+                s.add_(self.mask)
+                torch._softmax(s, -1, False, out=s)
+                torch.bmm(s, self.v, out=self.out)
+
+
+def make_attention(name, b):
+    tokens, heads, dim = b["rows"], b["cols"], b["dim"]
+    q, k, v = view(b["x"], (3, heads, tokens, dim))
+    o, *grads = view(b["y"], (4, heads, tokens, dim))
+    mask = causal_mask(heads, tokens, 64 if name == "ls_attention" else 0)
+    if name != "attention_grad":
+        return Attention(q, k, v, o, mask)
+    dout, scale = view(b["grad"], (heads, tokens, dim)), dim ** -0.5
+
+    def value(q, k, v):
+        scores = torch.bmm(q * scale, k.transpose(1, 2)).add_(mask)
+        return (torch.bmm(torch.softmax(scores, -1), v) * dout).sum()
+
+    return Autograd(value, [q, k, v], grads)
+
+
 def make(name, b):
     """b: rows, cols, dim, sizes, and addresses by name, 0 where the race has no such buffer."""
     rows, cols, dim = b["rows"], b["cols"], b["dim"]
+    if "attention" in name:
+        return make_attention(name, b)
     if name in ("softmax", "log_softmax"):
         return Script(name, view(b["x"], (rows, cols)), view(b["y"], (rows, cols)))
     if name == "logsumexp":
