@@ -458,6 +458,7 @@ static void run(run_t *r)
             snprintf(what, sizeof what, "R@1, %s less %s", variants[i].name,
                      j ? "individual temperatures" : "the best fixed tau");
             claim(r, what, "better", d, "%", run_quick(r) ? no_bar() : at_least(0));
+            if (run_quick(r)) continue; /* one seed */
             note(r, "  standard error over seeds %.2f (%s)", error, variants[rivals[j]].name);
         }
     tempnet_language(r);

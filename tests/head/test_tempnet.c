@@ -2,6 +2,8 @@
 #include "loss/loss_test.h"
 #include "support/gradcheck.h"
 
+void openblas_set_num_threads(int threads); /* cblas.h is not in every include path */
+
 enum { ROWS = 6, COLS = 7, HIDDEN = 5, M = 4 };
 enum { W1, B1, W2, B2, C, B, PHI, PARAMS };
 
@@ -155,23 +157,94 @@ static void test_forward(void **state)
     }
 }
 
+/* ---- More rows than a block ------------------------------------------------------------ */
+
+enum { TALL = 600, WIDE = 40, UNITS = 64, PROTOTYPES = 48, MOST = UNITS * UNITS };
+
+typedef struct tall {
+    float x[TALL * WIDE], mask[TALL * UNITS], p[PARAMS][MOST], d[PARAMS][MOST];
+    float s[TALL * UNITS], v[TALL * PROTOTYPES], w[TALL * PROTOTYPES];
+    double tau[TALL], dtau[TALL];
+} tall;
+
+static const int64_t tall_shape[PARAMS][2] = {
+    { UNITS, WIDE }, { UNITS, 0 }, { PROTOTYPES, UNITS }, { PROTOTYPES, 0 }, { PROTOTYPES, 0 },
+    { 1, 0 },        { 1, 0 }
+};
+
+/* Forward and backward of rows [from, from + n). */
+static void tall_run(slg_ctx *ctx, tall *a, int32_t form, int64_t from, int64_t n,
+                     int32_t accumulate)
+{
+    slg_tensor p[PARAMS], d[PARAMS];
+    for (int i = 0; i < PARAMS; i++) {
+        const int64_t *size = tall_shape[i];
+        p[i] = size[1] == 0 ? slg_tensor_1d(a->p[i], SLG_F32, size[0])
+                            : slg_tensor_2d(a->p[i], SLG_F32, size[0], size[1]);
+        d[i] = p[i];
+        d[i].data = a->d[i];
+    }
+    slg_tensor x = slg_tensor_2d(a->x + from * WIDE, SLG_F32, n, WIDE);
+    slg_tensor mask = slg_tensor_2d(a->mask + from * UNITS, SLG_F32, n, UNITS);
+    slg_tensor s = slg_tensor_2d(a->s + from * UNITS, SLG_F32, n, UNITS);
+    slg_tensor v = slg_tensor_2d(a->v + from * PROTOTYPES, SLG_F32, n, PROTOTYPES);
+    slg_tensor w = slg_tensor_2d(a->w + from * PROTOTYPES, SLG_F32, n, PROTOTYPES);
+    slg_tensor tau = slg_tensor_1d(a->tau + from, SLG_F64, n);
+    slg_tensor dtau = slg_tensor_1d(a->dtau + from, SLG_F64, n);
+    slg_tempnet net;
+    slg_tempnet_saved saved;
+    slg_tempnet_grad grad;
+    slg_tempnet_init(&net, sizeof net);
+    slg_tempnet_saved_init(&saved, sizeof saved);
+    slg_tempnet_grad_init(&grad, sizeof grad);
+    const bool logits = form == SLG_TEMPNET_LOGITS;
+    net.form = form, net.drop = &mask, grad.accumulate = accumulate;
+    net.w1 = &p[W1], net.b1 = &p[B1], net.w2 = &p[W2], net.b2 = logits ? &p[B2] : NULL;
+    net.c = &p[C], net.b = &p[B], net.phi = &p[PHI];
+    saved.s = &s, saved.v = &v, saved.w = &w;
+    grad.dw1 = &d[W1], grad.db1 = &d[B1], grad.dw2 = &d[W2], grad.db2 = logits ? &d[B2] : NULL;
+    grad.dc = &d[C], grad.db = &d[B], grad.dphi = &d[PHI];
+    OK(ctx, slg_tempnet_forward(ctx, &x, &net, &saved, &tau));
+    OK(ctx, slg_tempnet_backward(ctx, &x, &net, &saved, &dtau, &grad));
+}
+
+static void tall_refill(tall *a)
+{
+    memset(a, 0, sizeof *a);
+    for (int i = 0; i < TALL * WIDE; i++) a->x[i] = (float)normal();
+    for (int i = 0; i < TALL * UNITS; i++) a->mask[i] = below(2) ? 2.0f : 0.0f;
+    for (int i = 0; i < PARAMS; i++)
+        for (int j = 0; j < MOST; j++) a->p[i][j] = (float)(0.3 * normal());
+    for (int r = 0; r < TALL; r++) a->dtau[r] = r % 7 == 3 ? 0 : normal();
+}
+
+/* Bits of any number of threads; the same in other portions, gradients added up. */
 static void test_threads(void **state)
 {
     (void)state;
-    static data a, first;
+    static tall a, first;
     static const int32_t threads[] = { 1, 2, 3, 8 };
-    for (int i = 0; i < 4; i++) {
-        slg_ctx *ctx = context(SLG_ISA_AUTO, threads[i]);
-        view t;
-        seed = 4711;
-        refill(&a, ctx, SLG_TEMPNET_FEATURES, true);
-        forward(&a);
-        view_of(&a, &t);
-        OK(ctx, slg_tempnet_backward(ctx, &t.x, &t.net, &t.saved, &t.dtau, &t.grad));
-        a.ctx = NULL;
-        if (i == 0) first = a;
-        assert_memory_equal(&a, &first, sizeof a);
-        slg_ctx_free(ctx);
+    for (int32_t form = SLG_TEMPNET_LOGITS; form <= SLG_TEMPNET_FEATURES; form++) {
+        tall_refill(&a);
+        for (int i = 0; i < 4; i++) {
+            slg_ctx *ctx = context(SLG_ISA_AUTO, threads[i]);
+            tall_run(ctx, &a, form, 0, TALL, 0);
+            if (i == 0) first = a;
+            assert_memory_equal(&a, &first, sizeof a);
+            slg_ctx_free(ctx);
+        }
+        FOR_EACH_ISA(ctx, 2)
+        {
+            static const int64_t cuts[] = { 0, 1, 300, 301, TALL };
+            memset(a.d, 0, sizeof a.d), memset(a.tau, 0, sizeof a.tau);
+            for (int i = 0; i < 4; i++)
+                tall_run(ctx, &a, form, cuts[i], cuts[i + 1] - cuts[i], i > 0);
+            for (int r = 0; r < TALL; r++) assert_true(fabs(a.tau[r] - first.tau[r]) <= 2e-5);
+            for (int i = 0; i < PARAMS; i++)
+                for (int j = 0; j < MOST; j++)
+                    assert_true(fabsf(a.d[i][j] - first.d[i][j]) <=
+                                1e-4f * (1 + fabsf(first.d[i][j])));
+        }
     }
 }
 
@@ -219,36 +292,36 @@ static void test_export(void **state)
 static void test_drop(void **state)
 {
     (void)state;
-    enum { N = 101, WIDE = 97 };
-    static float drop[4][N * WIDE], apart[N * WIDE * 2];
+    enum { N = 101, EACH = 97 };
+    static float drop[4][N * EACH], apart[N * EACH * 2];
     static const int32_t threads[] = { 1, 2, 3, 8 };
     for (int i = 0; i < 4; i++) {
         slg_ctx *ctx = context(SLG_ISA_AUTO, threads[i]);
         slg_rng g = { 5, 1000 };
-        slg_tensor t = slg_tensor_2d(drop[i], SLG_F32, N, WIDE);
+        slg_tensor t = slg_tensor_2d(drop[i], SLG_F32, N, EACH);
         OK(ctx, slg_tempnet_drop(ctx, &g, 0.25, &t));
-        assert_true(g.offset == 1000 + N * WIDE && g.seed == 5);
+        assert_true(g.offset == 1000 + N * EACH && g.seed == 5);
         assert_memory_equal(drop[i], drop[0], sizeof drop[0]);
         slg_ctx_free(ctx);
     }
     slg_ctx *ctx = context(SLG_ISA_AUTO, 2);
-    static double u[N * WIDE];
+    static double u[N * EACH];
     slg_rng g = { 5, 1000 };
-    slg_tensor numbers = slg_tensor_1d(u, SLG_F64, N * WIDE);
+    slg_tensor numbers = slg_tensor_1d(u, SLG_F64, N * EACH);
     OK(ctx, slg_random(ctx, &g, SLG_UNIFORM, &numbers));
     int kept = 0;
-    for (int i = 0; i < N * WIDE; i++) {
+    for (int i = 0; i < N * EACH; i++) {
         assert_true(drop[0][i] == (u[i] < 0.25 ? 0.0f : (float)(1 / 0.75)));
         kept += drop[0][i] > 0;
     }
-    assert_true(abs(kept - N * WIDE * 3 / 4) < 5 * 43); /* 5 standard deviations */
-    slg_tensor t = slg_tensor_2d(apart, SLG_F32, N, WIDE);
-    t.stride[1] = 2, t.stride[0] = 2 * WIDE, g.offset = 1000;
+    assert_true(abs(kept - N * EACH * 3 / 4) < 5 * 43); /* 5 standard deviations */
+    slg_tensor t = slg_tensor_2d(apart, SLG_F32, N, EACH);
+    t.stride[1] = 2, t.stride[0] = 2 * EACH, g.offset = 1000;
     OK(ctx, slg_tempnet_drop(ctx, &g, 0.25, &t));
-    for (int i = 0; i < N * WIDE; i++)
+    for (int i = 0; i < N * EACH; i++)
         assert_true(apart[2 * i] == drop[0][i] && apart[2 * i + 1] == 0);
     OK(ctx, slg_tempnet_drop(ctx, &g, 0, &t));
-    for (int i = 0; i < N * WIDE; i++) assert_true(apart[2 * i] == 1);
+    for (int i = 0; i < N * EACH; i++) assert_true(apart[2 * i] == 1);
     const slg_rng before = g;
     static const double bad[] = { 1, -0.1, NAN, INFINITY };
     for (int i = 0; i < 4; i++)
@@ -303,5 +376,6 @@ int main(void)
         cmocka_unit_test(test_threads),  cmocka_unit_test(test_export),
         cmocka_unit_test(test_drop),     cmocka_unit_test(test_errors)
     };
+    openblas_set_num_threads(1);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
