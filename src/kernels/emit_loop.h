@@ -53,7 +53,12 @@ static inline void writer_close(line_writer *w, size_t i, vf v, size_t n)
 
 /* d[0, n) = value(i, end), a vector at i of which those before end count; of the caller's n, x,
    d and store. */
-#define EMIT_LOOP(value)                                                                       \
+#define EMIT_LOOP(value) EMIT_LOOP_BY(value, EMIT_EACH)
+#define EMIT_EACH(r, i, value)                                                                 \
+    for (size_t j = 0; j < EMIT_STEP; j += VF_LEN) r[j / VF_LEN] = value(i + j, i + EMIT_STEP)
+
+/* The same, with step(r, i, value) for the EMIT_STEP floats from i on. */
+#define EMIT_LOOP_BY(value, step)                                                              \
     do {                                                                                       \
         size_t i = 0, head = (size_t)(-(uintptr_t)d / sizeof *d) % 16;                         \
         if (store == STORE_STREAM)                                                             \
@@ -65,8 +70,7 @@ static inline void writer_close(line_writer *w, size_t i, vf v, size_t n)
         for (; i + EMIT_STEP <= n; i += EMIT_STEP) {                                           \
             vf r[EMIT_STEP / VF_LEN];                                                          \
             for (size_t j = 0; j < EMIT_STEP; j += 16) vf_prefetch(x + i + j + AHEAD);         \
-            for (size_t j = 0; j < EMIT_STEP; j += VF_LEN)                                     \
-                r[j / VF_LEN] = value(i + j, i + EMIT_STEP);                                   \
+            step(r, i, value);                                                                 \
             for (size_t j = 0; j < EMIT_STEP; j += VF_LEN) {                                   \
                 if (store == STORE_STREAM)                                                     \
                     vf_stream(d + i + j, r[j / VF_LEN]);                                       \

@@ -279,28 +279,44 @@ void KERNEL(exp_emit_linear)(size_t n, const float *x, const exp_out *e, float b
 
 /* ---- Jensen-Shannon ---------------------------------------------------------------------- */
 
-/* log(p / m), m = share q + rest p; 0 where p is too small to count: its quotient has no
-   digits. */
-static inline vf log_share(vf p, vf q, vf share, vf rest)
+/* p / m, m = share q + rest p, whose logarithm is wanted: 1 where p is too small to count, as
+   its quotient has no digits. */
+static inline vf over_mean(vf p, vf m)
 {
-    vf m = vf_fma(share, q, vf_mul(rest, p));
-    vf counts = vf_sel(vf_gt(p, vf_set(0x1p-100f)), vf_div(p, m), vf_set(1.0f));
-    return vf_log(counts);
+    return vf_sel(vf_gt(p, vf_set(0x1p-100f)), vf_div(p, m), vf_set(1.0f));
+}
+
+/* Both sums of `count` vectors at i, up to four. */
+static inline void js_add(vf add[2], size_t count, const float *x, const exp_consts *kx,
+                          const float *y, const exp_consts *ky, size_t i, size_t n, vf share,
+                          vf rest, bool plain)
+{
+    vf p[4], q[4], logs[8];
+    for (size_t j = 0; j < count; j++) {
+        p[j] = exp_vec(load_at(x, i + j * VF_LEN, n, -INFINITY), kx, plain);
+        q[j] = exp_vec(load_at(y, i + j * VF_LEN, n, -INFINITY), ky, plain);
+        vf m = vf_fma(share, q[j], vf_mul(rest, p[j]));
+        logs[2 * j] = over_mean(p[j], m);
+        logs[2 * j + 1] = over_mean(q[j], m);
+    }
+    vf_log_many(logs, 2 * count);
+    for (size_t j = 0; j < count; j++) {
+        add[0] = vf_fma(p[j], logs[2 * j], add[0]);
+        add[1] = vf_fma(q[j], logs[2 * j + 1], add[1]);
+    }
 }
 
 static inline void js_block(size_t n, const float *x, const exp_consts *kx, const float *y,
                             const exp_consts *ky, float share, double add[2], bool plain)
 {
     const vf w = vf_set(share), rest = vf_set(1.0f - share);
-    vf student = vf_set(0.0f), teacher = vf_set(0.0f);
-    for (size_t i = 0; i < n; i += VF_LEN) {
-        vf p = exp_vec(load_at(x, i, n, -INFINITY), kx, plain);
-        vf q = exp_vec(load_at(y, i, n, -INFINITY), ky, plain);
-        student = vf_fma(p, log_share(p, q, w, rest), student);
-        teacher = vf_fma(q, log_share(q, p, rest, w), teacher);
-    }
-    add[0] += (double)vf_hsum(student);
-    add[1] += (double)vf_hsum(teacher);
+    vf total[2] = { vf_set(0.0f), vf_set(0.0f) };
+    size_t i = 0;
+    for (; i + 4 * VF_LEN <= n; i += 4 * VF_LEN)
+        js_add(total, 4, x, kx, y, ky, i, i + 4 * VF_LEN, w, rest, plain);
+    for (; i < n; i += VF_LEN) js_add(total, 1, x, kx, y, ky, i, n, w, rest, plain);
+    add[0] += (double)vf_hsum(total[0]);
+    add[1] += (double)vf_hsum(total[1]);
 }
 
 void KERNEL(js_sums)(size_t n, const float *x, const exp_out *ex, const float *y,
@@ -318,10 +334,30 @@ void KERNEL(js_sums)(size_t n, const float *x, const exp_out *ex, const float *y
     }
 }
 
-static inline vf js_vec(vf p, vf q, vf share, vf rest, vf b, vf c)
+/* d of `count` vectors at i, up to four. */
+static inline void js_vecs(vf *d, size_t count, const float *x, const exp_consts *kx,
+                           const float *y, const exp_consts *ky, size_t i, size_t n, vf share,
+                           vf rest, vf b, vf c, bool plain)
 {
-    vf line = vf_fma(b, log_share(p, q, share, rest), c);
-    return vf_sel(vf_gt(p, vf_set(0x1p-100f)), vf_mul(p, line), vf_set(0.0f));
+    vf p[4];
+    for (size_t j = 0; j < count; j++) {
+        p[j] = exp_vec(load_at(x, i + j * VF_LEN, n, -INFINITY), kx, plain);
+        vf q = exp_vec(load_at(y, i + j * VF_LEN, n, -INFINITY), ky, plain);
+        d[j] = over_mean(p[j], vf_fma(share, q, vf_mul(rest, p[j])));
+    }
+    vf_log_many(d, count);
+    for (size_t j = 0; j < count; j++)
+        d[j] = vf_sel(vf_gt(p[j], vf_set(0x1p-100f)), vf_mul(p[j], vf_fma(b, d[j], c)),
+                      vf_set(0.0f));
+}
+
+static inline vf js_vec(const float *x, const exp_consts *kx, const float *y,
+                        const exp_consts *ky, size_t i, size_t n, vf share, vf rest, vf b, vf c,
+                        bool plain)
+{
+    vf d;
+    js_vecs(&d, 1, x, kx, y, ky, i, n, share, rest, b, c, plain);
+    return d;
 }
 
 static inline void js_row(size_t n, const float *x, const exp_out *ex, const float *y,
@@ -331,10 +367,12 @@ static inline void js_row(size_t n, const float *x, const exp_out *ex, const flo
     const exp_consts kx = exp_setup(&ex->arg, ex->ref, ex->a);
     const exp_consts ky = exp_setup(&ey->arg, ey->ref, ey->a);
     const vf w = vf_set(share), rest = vf_set(1.0f - share), vb = vf_set(b), vc = vf_set(c);
-#define JS(i, end)                                                                             \
-    js_vec(exp_vec(load_at(x, i, end, -INFINITY), &kx, plain),                                 \
-           exp_vec(load_at(y, i, end, -INFINITY), &ky, plain), w, rest, vb, vc)
-    EMIT_LOOP(JS);
+#define JS(i, end) js_vec(x, &kx, y, &ky, i, end, w, rest, vb, vc, plain)
+#define JS_STEP(r, i, value)                                                                   \
+    for (size_t j = 0; j < EMIT_STEP / VF_LEN; j += 4)                                         \
+    js_vecs(r + j, 4, x, &kx, y, &ky, i + j * VF_LEN, i + EMIT_STEP, w, rest, vb, vc, plain)
+    EMIT_LOOP_BY(JS, JS_STEP);
+#undef JS_STEP
 #undef JS
 }
 
