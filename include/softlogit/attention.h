@@ -157,8 +157,9 @@ SLG_API void slg_attention_grad_init(slg_attention_grad *grad, size_t size);
  * A pair that is not visible has no gradient, whatever q, k, v and dout hold; nor has a query
  * that sees no key.
  *
- * Cost: 2.5 times the forward pass. Workspace as forward, and up to 16 copies of dq in float32
- * where batch * key_heads < 16 (one more where dq is not contiguous float32).
+ * Cost: 2.5 times the forward pass. Workspace as forward, k and v of 512 keys a thread (of dim
+ * 64), and dq in float32: up to 16 times where batch * key_heads < 16 or dbias is a sum over
+ * batch or heads, once where dq is not contiguous float32.
  *
  * Errors: as slg_attention; SLG_ERR_NULL for a gradient of an input that is absent. Since 0.1.
  */
