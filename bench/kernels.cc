@@ -261,6 +261,13 @@ void run_affine_emit(const kernels &k, buffers &b)
 {
     k.affine_emit(b.n, b.x, 1.0f, 0.5f, -0.1f, 1e-4f, b.y, store(b));
 }
+/* Rows of 64, two of each. */
+void run_select_top(const kernels &k, buffers &b)
+{
+    const size_t cols = b.n < 64 ? b.n : 64, rows = cols ? b.n / cols : 0;
+    if (cols < 2) return;
+    k.select_top(rows, cols, b.x, cols, 2, b.y, reinterpret_cast<int32_t *>(b.z));
+}
 void run_dots(const kernels &k, buffers &b)
 {
     double out[3];

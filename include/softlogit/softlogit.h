@@ -9,6 +9,7 @@
 #include "softlogit/dual_head.h"
 #include "softlogit/layer.h"
 #include "softlogit/loss.h"
+#include "softlogit/moe.h"
 #include "softlogit/optimizer.h"
 #include "softlogit/reward.h"
 #include "softlogit/robust.h"

@@ -80,6 +80,10 @@
     S(slg_attention_grad)    \
     S(slg_qk_norm_opts)      \
     S(slg_sigma_reparam_opts) \
+    S(slg_moe_gate_opts) \
+    S(slg_moe_balance_opts) \
+    S(slg_moe_balance_out) \
+    S(slg_moe_dispatch_opts) \
     S(slg_sgd_opts)          \
     S(slg_adamw_opts)
 

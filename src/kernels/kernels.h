@@ -276,6 +276,10 @@ typedef struct norm_arg {
  * moments            out = { mean of x, sum (x - mean)^2 }, to their own relative precision
  *                    wherever x lies and however large; sum NaN with a NaN or an infinity;
  *                    zeros for n = 0
+ * select_top         of each row (ld floats from one to the next) the k largest in decreasing
+ *                    order and their columns, [rows, k]; of equal ones the first, -inf last
+ *                    of all. A row with a NaN: NaN, and the first k. 1 <= k <= 16, k <= cols
+ *                    <= 2^24
  * dots               { sum x y, sum x x, sum y y } in double; the same bits on every ISA
  */
 #define SLG_KERNELS_SUMS(K)                                                                    \
@@ -285,6 +289,9 @@ typedef struct norm_arg {
     K(bool, within, (size_t n, const float *x, float limit, double *sum))                      \
     K(void, live_sums, (size_t n, const float *x, const float *w, float shift, double out[3])) \
     K(void, moments, (size_t n, const float *x, double out[2]))                                \
+    K(void, select_top,                                                                        \
+      (size_t rows, size_t cols, const float *x, size_t ld, int k, float *value,               \
+       int32_t *index))                                                                        \
     K(void, dots, (size_t n, const float *x, const float *y, double out[3]))
 
 /*

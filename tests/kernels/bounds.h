@@ -49,6 +49,7 @@
 #define BOUND_softmax_reload 14.0    /* 8.4   7.8   7.7 */
 #define BOUND_max 0
 #define BOUND_find 0
+#define BOUND_select_top 0
 #define BOUND_dot 12.0       /* 9.5   9.1   9.0; of sum |x| (|y| + |shift|) */
 #define BOUND_within 26.0    /* 21.7  14.6   6.3; of the sum of magnitudes */
 #define BOUND_live_sums 22.0 /* 17.7  17.1  17.1; of sum |w| (|x| + |shift|), sum |w| */

@@ -169,4 +169,51 @@ static void check_dots(const call *c, worst_t *w)
 
 SPEC(dots, .variants = 1, .in = { F4, F4 }, .special = { ANY_VALUE, ANY_VALUE });
 
+/* n floats as rows: so many of them, so many chosen. */
+static const struct {
+    size_t rows;
+    int k;
+} selections[] = { { 1, 1 }, { 1, 3 }, { 2, 2 }, { 17, 4 }, { 5, 8 }, { 3, 16 }, { 19, 2 } };
+
+static bool selection(const call *c, size_t *rows, size_t *cols, int *k)
+{
+    *rows = selections[c->variant].rows, *k = selections[c->variant].k;
+    *cols = c->n / *rows;
+    if (*cols < (size_t)*k) *k = (int)*cols;
+    return *k > 0;
+}
+
+static void run_select_top(const kernel_table *k, call *c)
+{
+    size_t rows, cols;
+    int most;
+    if (!selection(c, &rows, &cols, &most)) return;
+    k->select_top(rows, cols, in(c, 0), cols, most, out(c, 0), c->out[1]);
+}
+
+static void check_select_top(const call *c, worst_t *w)
+{
+    size_t rows, cols;
+    int most;
+    if (!selection(c, &rows, &cols, &most)) return;
+    for (size_t r = 0; r < rows; r++) {
+        const float *x = in(c, 0) + r * cols, *value = out(c, 0) + r * (size_t)most;
+        const int32_t *index = (const int32_t *)c->out[1] + r * (size_t)most;
+        const bool nan = has_nan(x, cols);
+        bool taken[MAX_N] = { false };
+        for (int j = 0; j < most; j++) {
+            size_t best = cols;
+            for (size_t i = 0; i < cols; i++)
+                if (!taken[i] && (best == cols || x[i] > x[best])) best = i;
+            if (nan) best = (size_t)j;
+            taken[best] = true;
+            note(w, (size_t)j, index[j], (double)best, 0);
+            note(w, (size_t)j, (double)value[j], nan ? NAN : (double)x[best], 0);
+        }
+    }
+}
+
+SPEC(select_top, .variants = 7, .in = { F4 }, .out = { F4, F4 },
+     .special = { ANY_VALUE & ~TINY }, .prepare = few_values);
+
 KERNEL_TESTS(SUMS)
