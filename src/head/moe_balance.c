@@ -3,7 +3,7 @@
  * adds up probabilities, counts and importance; pass 2 forms each row's softmax again for its
  * gradient. Sums go by chunks that depend on the number of rows alone.
  */
-#include "moe.h"
+#include "moe_common.h"
 
 #include "softmax/parts.h"
 

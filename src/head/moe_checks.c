@@ -1,7 +1,7 @@
 /*
- * moe_checks.c - see moe.h: checks of operands, and operands as vectors and matrices.
+ * moe_checks.c - see moe_common.h: checks of operands, and operands as vectors and matrices.
  */
-#include "moe.h"
+#include "moe_common.h"
 
 slg_status moe_apart(slg_ctx *ctx, size_t outs, const moe_operand *out, size_t ins,
                      const moe_operand *in)

@@ -2,7 +2,7 @@
  * moe_combine.c - rows to the lists of experts and back. Every output row is written by one
  * task from a list of places, never added to by several: so the order of its sum is fixed.
  */
-#include "moe.h"
+#include "moe_common.h"
 
 enum { ROWS_A_TASK = 16 };
 

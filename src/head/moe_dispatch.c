@@ -3,7 +3,7 @@
  * in chunks that depend on their number alone: each counts its own, and then knows where in
  * every expert's list its pairs begin.
  */
-#include "moe.h"
+#include "moe_common.h"
 
 enum { CHUNK_PAIRS = 1 << 14, MOST_CHUNKS = 64 };
 

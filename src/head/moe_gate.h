@@ -5,7 +5,7 @@
 #ifndef SLG_HEAD_MOE_GATE_H
 #define SLG_HEAD_MOE_GATE_H
 
-#include "moe.h"
+#include "moe_common.h"
 
 /* A gate over the rows of `score`, of which row 0 is row `first` of the other tensors. */
 typedef struct gate_call {

@@ -1,7 +1,7 @@
 /*
- * top_items.c - see top_items.h. Candidates above the least of the best k so far are kept; when there
- * is no more room, a selection throws out all but k. Runs of columns without a candidate are
- * passed over at the speed of the kernel `max`.
+ * top_items.c - see top_items.h. Candidates above the least of the best k so far are kept; when
+ * there is no more room, a selection throws out all but k. Runs of columns without a candidate
+ * are passed over at the speed of the kernel `max`.
  */
 #include "top_items.h"
 

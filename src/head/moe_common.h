@@ -1,8 +1,8 @@
 /*
- * moe.h - what the files of mixtures of experts share: see softlogit/moe.h.
+ * moe_common.h - what the files of mixtures of experts share: see softlogit/moe.h.
  */
-#ifndef SLG_HEAD_MOE_H
-#define SLG_HEAD_MOE_H
+#ifndef SLG_HEAD_MOE_COMMON_H
+#define SLG_HEAD_MOE_COMMON_H
 
 #include <math.h>
 #include <string.h>
