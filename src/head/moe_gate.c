@@ -51,8 +51,8 @@ slg_status gate_open(gate_call *c, int64_t rows_count, const slg_tensor *bias,
     return SLG_OK;
 }
 
-/* Of a worker: a block of rows, a row; for each of the chosen its score, weight and index; items
-   to sort. */
+/* Of a worker: a block of rows, a row; for each of the chosen its score, weight and index;
+   items to sort. */
 slg_status gate_scratch(gate_call *c, const slg_tensor *bias)
 {
     slg_ctx *ctx = c->ctx;

@@ -1,9 +1,9 @@
 /*
  * select_top.c - the few largest entries of each of many rows: a row a lane. A tile of VF_LEN
- * rows and columns is transposed, so that each vector holds one column of VF_LEN rows, and takes
- * its place in a ladder of k slots in registers: those that it exceeds move down by one.
- * No branch depends on the data, but one that passes over a column below all slots: with a
- * row at a time each of the k log(cols / k) changes is a branch that was not foreseen.
+ * rows and columns is transposed, so that each vector holds one column of VF_LEN rows, and
+ * takes its place in a ladder of k slots in registers: those that it exceeds move down by one.
+ * No branch depends on the data, but one that passes over a column below all slots: with a row
+ * at a time each of the k log(cols / k) changes is a branch that was not foreseen.
  *
  * Exact. Columns are counted in floats: up to 2^24 of them.
  */

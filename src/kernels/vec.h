@@ -20,7 +20,6 @@
  *   vf_mad(a, b, c)              a * b + c, rounded once or twice, whichever is fast
  *   vf_flip(a, b)                a, negated where the sign of b is set
  *   vf_fma_live(a, b, c)         a * b + c, or c where a is 0 (whatever b is)
- *   vf_transpose(t)              element j of t[i] and element i of t[j] change places
  *   vf_splice(a, b, s)           lanes lane, lane + 1, .. of a, then 0, 1, .. of b, for s =
  *                                vsplice_at(lane), lane < VF_LEN
  *   vf_transpose(r)              r[i] lane j and r[j] lane i change places, for VF_LEN vectors

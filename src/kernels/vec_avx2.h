@@ -105,24 +105,6 @@ static inline vf vf_frexp(vf a, vf *e)
     return _mm256_castsi256_ps(_mm256_sub_epi32(w, _mm256_slli_epi32(k, 23)));
 }
 
-/* Rows to columns, of 8 vectors. */
-static inline void vf_transpose(vf t[VF_LEN])
-{
-    vf u[VF_LEN];
-    for (int i = 0; i < VF_LEN; i += 2)
-        u[i] = _mm256_unpacklo_ps(t[i], t[i + 1]), u[i + 1] = _mm256_unpackhi_ps(t[i], t[i + 1]);
-    for (int i = 0; i < VF_LEN; i += 4)
-        for (int q = 0; q < 2; q++) {
-            __m256d a = _mm256_castps_pd(u[i + q]), b = _mm256_castps_pd(u[i + q + 2]);
-            t[i + 2 * q] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, b));
-            t[i + 2 * q + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, b));
-        }
-    for (int q = 0; q < 4; q++) {
-        vf a = t[q], b = t[q + 4];
-        t[q] = _mm256_permute2f128_ps(a, b, 0x20), t[q + 4] = _mm256_permute2f128_ps(a, b, 0x31);
-    }
-}
-
 typedef struct vsplice {
     __m256i lane;
     __m256 second; /* sign set: of b */

@@ -101,30 +101,6 @@ static inline vf vf_frexp(vf a, vf *e)
     return _mm512_castsi512_ps(_mm512_sub_epi32(w, _mm512_slli_epi32(k, 23)));
 }
 
-/* Rows to columns, of 16 vectors. */
-static inline void vf_transpose(vf t[VF_LEN])
-{
-    vf u[VF_LEN];
-    for (int i = 0; i < VF_LEN; i += 2)
-        u[i] = _mm512_unpacklo_ps(t[i], t[i + 1]), u[i + 1] = _mm512_unpackhi_ps(t[i], t[i + 1]);
-    for (int i = 0; i < VF_LEN; i += 4)
-        for (int q = 0; q < 2; q++) {
-            __m512d a = _mm512_castps_pd(u[i + q]), b = _mm512_castps_pd(u[i + q + 2]);
-            t[i + 2 * q] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
-            t[i + 2 * q + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
-        }
-    /* t[i + q] has in its 128-bit part L the column 4 L + q of rows i to i + 3. */
-    for (int q = 0; q < 4; q++) {
-        vf a = _mm512_shuffle_f32x4(t[q], t[q + 4], 0x88);
-        vf b = _mm512_shuffle_f32x4(t[q + 8], t[q + 12], 0x88);
-        vf c = _mm512_shuffle_f32x4(t[q], t[q + 4], 0xDD);
-        vf d = _mm512_shuffle_f32x4(t[q + 8], t[q + 12], 0xDD);
-        t[q] = _mm512_shuffle_f32x4(a, b, 0x88), t[q + 8] = _mm512_shuffle_f32x4(a, b, 0xDD);
-        t[q + 4] = _mm512_shuffle_f32x4(c, d, 0x88);
-        t[q + 12] = _mm512_shuffle_f32x4(c, d, 0xDD);
-    }
-}
-
 typedef __m512i vsplice;
 static inline vsplice vsplice_at(size_t lane)
 {

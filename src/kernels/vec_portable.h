@@ -123,13 +123,6 @@ static inline vf vf_frexp(vf a, vf *e)
     return (vf)((vu)a - ((vu)k << 23));
 }
 
-/* Rows to columns, of 4 vectors. */
-static inline void vf_transpose(vf t[VF_LEN])
-{
-    const vf a = t[0], b = t[1], c = t[2], d = t[3];
-    for (int i = 0; i < VF_LEN; i++) t[i] = (vf){ a[i], b[i], c[i], d[i] };
-}
-
 typedef size_t vsplice;
 static inline vsplice vsplice_at(size_t lane) { return lane; }
 static inline vf vf_splice(vf a, vf b, vsplice s)
