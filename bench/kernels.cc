@@ -347,6 +347,63 @@ void run_tile_keep(const kernels &k, buffers &b)
     k.tile_keep(b.n / 64 * 16, 1, 0, 512, 1u << 29, 1.0f, b.y, b.n / 64 * 16);
 }
 
+/* Keys of 64 that are kept: tiles of 64, or as many as there are. */
+size_t kept_keys(const buffers &b) { return b.n / 64 < 64 ? b.n / 64 : 64; }
+cache_scores scores_of(const buffers &b, const void *k)
+{
+    return { 1, kept_keys(b) / CACHE_GROUP, 64, b.p, 64, k, b.y, 64 };
+}
+cache_values values_of(const buffers &b, const void *v)
+{
+    return { 1, kept_keys(b), 64, b.p, 64, v, 64, b.y, 64, false };
+}
+template <typename T> void run_scores(void (*f)(const cache_scores *), const T *k, buffers &b)
+{
+    for (size_t at = 0; at < b.n; at += 4096) {
+        const cache_scores a = scores_of(b, k + at);
+        f(&a);
+    }
+}
+template <typename T> void run_values(void (*f)(const cache_values *), const T *v, buffers &b)
+{
+    for (size_t at = 0; at + 16 < b.n; at += 4096) {
+        cache_values a = values_of(b, v + at);
+        if (at + 4096 >= b.n && a.keys > 0) a.keys--; /* what is read past the last row */
+        f(&a);
+    }
+}
+void run_cache_scores_f32(const kernels &k, buffers &b)
+{
+    run_scores(k.cache_scores_f32, b.x, b);
+}
+void run_cache_scores_bf16(const kernels &k, buffers &b)
+{
+    run_scores(k.cache_scores_bf16, b.half, b);
+}
+void run_cache_scores_f16(const kernels &k, buffers &b)
+{
+    run_scores(k.cache_scores_f16, b.half, b);
+}
+void run_cache_softmax(const kernels &k, buffers &b)
+{
+    float ref = 0.0f, factor;
+    double sum = 0;
+    const cache_state state = { &ref, &factor, &sum, nullptr };
+    benchmark::DoNotOptimize(k.cache_softmax(1, b.n, b.y, b.n, &state));
+}
+void run_cache_values_f32(const kernels &k, buffers &b)
+{
+    run_values(k.cache_values_f32, b.x, b);
+}
+void run_cache_values_bf16(const kernels &k, buffers &b)
+{
+    run_values(k.cache_values_bf16, b.half, b);
+}
+void run_cache_values_f16(const kernels &k, buffers &b)
+{
+    run_values(k.cache_values_f16, b.half, b);
+}
+
 /* ---- Registration ----------------------------------------------------------------------- */
 
 void run_act(const kernels &k, buffers &b) { k.act(b.n, b.x, nullptr, 0, b.y); }

@@ -176,6 +176,9 @@ static inline int64_t loss_part(const race *r)
     return r->rows < LOSS_PART ? r->rows : LOSS_PART;
 }
 
+/* decode.c */
+extern const operation op_decode, op_ls_decode;
+
 /* attention.c: rows are tokens, cols heads */
 extern const operation op_attention, op_attention_grad, op_ls_attention;
 extern const candidate torch_attention, torch_attention_grad, torch_ls_attention;

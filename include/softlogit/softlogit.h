@@ -3,6 +3,7 @@
 #define SOFTLOGIT_SOFTLOGIT_H
 
 #include "softlogit/attention.h"
+#include "softlogit/attention_cache.h"
 #include "softlogit/core.h"
 #include "softlogit/distill.h"
 #include "softlogit/hinge.h"

@@ -134,22 +134,22 @@ static void forward_task(void *arg, int64_t task, int32_t worker)
 
 /* ---- The call ---------------------------------------------------------------------------- */
 
-static slg_status open_out(forward_run *r, const slg_attention_out *out)
+slg_status attention_open_out(const attention *a, const slg_attention_out *out, heads_view *o,
+                              rows *lse)
 {
-    attention *a = &r->a;
     slg_ctx *ctx = a->ctx;
     SLG_TRY(tensor_out(ctx, "o", out->o, DT_ROW, 3, 4));
-    SLG_TRY(heads_view_open(ctx, "o", out->o, &r->o));
+    SLG_TRY(heads_view_open(ctx, "o", out->o, o));
     if (out->o->ndim != a->in.q->ndim)
         return slg_fail(ctx, SLG_ERR_SHAPE, "o has %d dimensions, q has %d", (int)out->o->ndim,
                         (int)a->in.q->ndim);
-    SLG_TRY(heads_view_is(ctx, "o", &r->o, a->batch, a->heads, a->queries, a->value_dim));
+    SLG_TRY(heads_view_is(ctx, "o", o, a->batch, a->heads, a->queries, a->value_dim));
     SLG_TRY(attention_apart(a, "o", out->o));
     if (out->lse) {
         SLG_TRY(tensor_out(ctx, "lse", out->lse, DT_F32, 2, 3));
         SLG_TRY(attention_per_query(a, "lse", out->lse));
         SLG_TRY(attention_apart(a, "lse", out->lse));
-        r->lse = rows_per_row(out->lse);
+        *lse = rows_per_row(out->lse);
     }
     if (out->max_logit) {
         SLG_TRY(tensor_out(ctx, "max_logit", out->max_logit, DT_F32, 1, 1));
@@ -198,7 +198,7 @@ slg_status attention_forward(slg_ctx *ctx, const slg_attention_inputs *in,
     SLG_TRY(option_reserved(ctx, "out.reserved", out.reserved));
     SLG_TRY(attention_options(ctx, opts, &o));
     SLG_TRY(attention_open(ctx, in, &o, query_tile, key_tile, a));
-    SLG_TRY(open_out(&r, &out));
+    SLG_TRY(attention_open_out(a, &out, &r.o, &r.lse));
     op_detail(ctx, in->q);
     op_detail(ctx, in->k);
 

@@ -73,6 +73,10 @@ slg_status heads_view_is(slg_ctx *ctx, const char *name, const heads_view *view,
 /* Checks that an output overlaps none of the inputs. */
 slg_status attention_apart(const attention *a, const char *name, const slg_tensor *out);
 
+/* Checks outputs of the forward pass. lse is left as it is where it is not wanted. */
+slg_status attention_open_out(const attention *a, const slg_attention_out *out, heads_view *o,
+                              rows *lse);
+
 /* A tensor [batch, heads, tokens], [heads, tokens] where q has 3 dimensions. */
 slg_status attention_per_query(const attention *a, const char *name, const slg_tensor *t);
 

@@ -2,7 +2,7 @@
  * ctx.c - a context's life, and the begin, failure and end of every call.
  */
 #ifndef _GNU_SOURCE
-#define _GNU_SOURCE /* secure_getenv */
+#define _GNU_SOURCE /* secure_getenv, madvise */
 #endif
 #include "ctx.h"
 
@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -19,7 +20,7 @@
 #include "options.h"
 #include "tensor.h"
 
-enum { ALIGN = 64, MAX_THREADS = 1024, MAX_VERBOSE = 2 };
+enum { ALIGN = 64, HUGE_PAGE = 1 << 21, MAX_THREADS = 1024, MAX_VERBOSE = 2 };
 
 static const char *const isa_names[] = { "auto", "portable", "avx2", "avx512" };
 
@@ -46,9 +47,12 @@ void *ctx_alloc(slg_ctx *ctx, size_t size)
 {
     if (size == 0) return NULL;
     void *p = NULL;
+    const size_t align = size >= HUGE_PAGE ? HUGE_PAGE : ALIGN;
     /* aligned_alloc wants a multiple of the alignment. */
-    if (size <= SIZE_MAX / 2)
-        p = ctx->alloc(ctx->alloc_user, ALIGN, (size + ALIGN - 1) / ALIGN * ALIGN);
+    const size_t whole = (size + align - 1) / align * align;
+    if (size <= SIZE_MAX / 2) p = ctx->alloc(ctx->alloc_user, align, whole);
+    /* As in arena.c: the caller's own memory is not ours to give advice on. */
+    if (p && align == HUGE_PAGE && ctx->own_alloc) (void)madvise(p, whole, MADV_HUGEPAGE);
     if (!p) slg_fail(ctx, SLG_ERR_MEMORY, "out of memory for %zu bytes", size);
     return p;
 }

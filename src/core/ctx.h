@@ -79,8 +79,8 @@ slg_status slg_fail(slg_ctx *ctx, slg_status status, const char *format, ...)
         if (try_status != SLG_OK) return try_status;                                           \
     } while (0)
 
-/* Memory that outlives a call (handles), from the context's allocator, 64-byte aligned; NULL if
-   there is none (the message is set) or size is 0. */
+/* Memory that outlives a call (handles), from the context's allocator, 64-byte aligned, in huge
+   pages from 2 MiB on; NULL if there is none (the message is set) or size is 0. */
 void *ctx_alloc(slg_ctx *ctx, size_t size);
 void ctx_free(slg_ctx *ctx, void *memory);
 

@@ -78,6 +78,7 @@
     S(slg_attention_opts)    \
     S(slg_attention_out)     \
     S(slg_attention_grad)    \
+    S(slg_attention_cache_opts) \
     S(slg_qk_norm_opts)      \
     S(slg_sigma_reparam_opts) \
     S(slg_moe_gate_opts) \

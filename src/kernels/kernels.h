@@ -106,6 +106,39 @@ typedef struct log_arg {
     float s_hi, s_lo, lse_hi, lse_lo, pre, unit;
 } log_arg;
 
+enum { CACHE_GROUP = 32 };
+
+/* Logits of a tile of kept keys: s [rows, groups * CACHE_GROUP] = q k'. Those of the last group
+   that no key fills are computed too. */
+typedef struct cache_scores {
+    size_t rows, groups, dim;
+    const float *q; /* [rows, dim], rows ldq apart */
+    size_t ldq;
+    const void *k; /* [groups, dim, CACHE_GROUP] */
+    float *s;
+    size_t lds;
+} cache_scores;
+
+/* o = o + p v. Rows of o are whole multiples of 16; v is read up to 15 elements past its last
+   row. */
+typedef struct cache_values {
+    size_t rows, keys, dim;
+    const float *p; /* [rows, keys], rows ldp apart */
+    size_t ldp;
+    const void *v; /* [keys, dim], rows ldv apart */
+    size_t ldv;
+    float *o;
+    size_t ldo;
+    bool skip_zeros; /* p = 0 makes 0 of a NaN too: slow */
+} cache_values;
+
+/* Arrays [rows]: sum = sum of exp(s - ref). */
+typedef struct cache_state {
+    float *ref, *factor;
+    double *sum;
+    float *top; /* the largest |s| but for -inf; NULL: not wanted */
+} cache_state;
+
 /* C [m, n] = A [m, k] B [k, n]. Element (i, p) of A is a[i row + p col]; rows of B and C are
    contiguous. */
 typedef struct tile_product {
@@ -445,6 +478,23 @@ typedef struct norm_arg {
       (size_t n, uint64_t seed, uint64_t first, uint64_t per_row, uint32_t threshold,          \
        float keep, float *out, size_t ld))
 
+/*
+ * Attention to keys that are kept, float32 or 16 bits: see cache_scores, cache_values.
+ *
+ * cache_softmax      adds rows of s [rows, n], n a multiple of 16, to *state: s = exp(s - ref),
+ *                    0 where s is -inf. What was summed before is to be multiplied by factor;
+ *                    false: all are 1. As tile_softmax
+ */
+#define SLG_KERNELS_CACHE(K)                                                                   \
+    K(void, cache_scores_f32, (const cache_scores *a))                                         \
+    K(void, cache_scores_bf16, (const cache_scores *a))                                        \
+    K(void, cache_scores_f16, (const cache_scores *a))                                         \
+    K(bool, cache_softmax,                                                                     \
+      (size_t rows, size_t n, float *s, size_t ld, const cache_state *state))                  \
+    K(void, cache_values_f32, (const cache_values *a))                                         \
+    K(void, cache_values_bf16, (const cache_values *a))                                        \
+    K(void, cache_values_f16, (const cache_values *a))
+
 /* All of them. The build looks for the tests of the families that stand here. */
 #define SLG_KERNELS(K)                                                                         \
     SLG_KERNELS_EXP(K)                                                                         \
@@ -458,7 +508,8 @@ typedef struct norm_arg {
     SLG_KERNELS_CONVERT(K)                                                                     \
     SLG_KERNELS_UPDATE(K)                                                                      \
     SLG_KERNELS_LAYER(K)                                                                       \
-    SLG_KERNELS_TILE(K)
+    SLG_KERNELS_TILE(K)                                                                        \
+    SLG_KERNELS_CACHE(K)
 
 typedef struct kernel_table {
 #define K(result, name, args) result(*name) args;

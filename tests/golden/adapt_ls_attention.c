@@ -81,6 +81,52 @@ static void qk_norm(run *g)
     expect(g, "dk", dk);
 }
 
+/* Tokens [from, from + n) of [heads, tokens, dim]. */
+static slg_tensor part_of(const slg_tensor *t, int64_t from, int64_t n)
+{
+    slg_tensor v = *t;
+    v.data = (float *)t->data + from * t->stride[1];
+    v.shape[1] = n;
+    return v;
+}
+
+/* A prefill, then a token at a time. */
+static void decode(run *g)
+{
+    const slg_tensor *q = input(g, "q", SLG_F32), *k = input(g, "k", SLG_F32);
+    const slg_tensor *v = input(g, "v", SLG_F32);
+    const slg_tensor *o = output_for(g, "o", SLG_F32), *lse = output_for(g, "lse", SLG_F32);
+    const int64_t prefill = (int64_t)scalar(g, "prefill"), tokens = q->shape[1];
+    slg_attention_cache *cache;
+    slg_attention_cache_opts c;
+    slg_attention_inputs in;
+    slg_attention_opts opts;
+    slg_attention_out out;
+    slg_attention_cache_opts_init(&c, sizeof c);
+    slg_attention_inputs_init(&in, sizeof in);
+    slg_attention_opts_init(&opts, sizeof opts);
+    slg_attention_out_init(&out, sizeof out);
+    c.heads = (int32_t)q->shape[0], c.key_heads = (int32_t)k->shape[0];
+    c.dim = (int32_t)k->shape[2], c.value_dim = (int32_t)v->shape[2];
+    c.window = input(g, "window", SLG_I32);
+    opts.scale = scalar(g, "scale");
+    check(g, slg_attention_cache_create(g->ctx, &c, &cache));
+    for (int64_t i = 0, n; i < tokens; i += n) {
+        n = i < prefill ? prefill : 1;
+        const slg_tensor nk = part_of(k, i, n), nv = part_of(v, i, n), nq = part_of(q, i, n);
+        slg_tensor no, nl;
+        check(g, slg_attention_cache_append(cache, &nk, &nv));
+        if (i < prefill) continue;
+        no = part_of(o, i - prefill, 1), nl = part_of(lse, i - prefill, 1);
+        in.q = &nq, out.o = &no, out.lse = &nl;
+        check(g, slg_attention_decode(cache, &in, &opts, &out));
+    }
+    slg_attention_cache_free(cache);
+    expect(g, "o", o);
+    expect(g, "lse", lse);
+}
+
 const adapter adapt_ls_attention[] = { { "attention", attention },
+                                       { "decode", decode },
                                        { "qk_norm", qk_norm },
                                        { NULL, NULL } };

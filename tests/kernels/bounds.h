@@ -95,5 +95,12 @@
 #define BOUND_tile_scale 1.0
 #define BOUND_tile_grad 6.0 /* 4.0   4.0   3.9; of p (|d| + |delta|), as that */
 #define BOUND_tile_keep 0
+#define BOUND_cache_scores_f32 20.0 /* 14.9  6.8   3.8; of sum |q k| */
+#define BOUND_cache_scores_bf16 8.0
+#define BOUND_cache_scores_f16 8.0
+#define BOUND_cache_softmax 10.0    /* 4.9   4.1   4.0; as tile_softmax */
+#define BOUND_cache_values_f32 32.0 /* 21.4  16.0  14.2; of sum |p v| + |o| */
+#define BOUND_cache_values_bf16 8.0
+#define BOUND_cache_values_f16 8.0
 
 #endif
