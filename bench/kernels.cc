@@ -36,6 +36,7 @@ namespace
 struct buffers {
     size_t n;
     float *x, *p, *g, *y, *z, *w;
+    double *sum;
     uint16_t *half;
     exp_arg arg;
     exp_out out;
@@ -45,6 +46,7 @@ struct buffers {
     {
         for (float **f : { &x, &p, &g, &y, &z, &w }) *f = static_cast<float *>(memory(4 * n));
         half = static_cast<uint16_t *>(memory(2 * n));
+        sum = static_cast<double *>(memory(8 * n));
         uint32_t s = 1;
         for (size_t i = 0; i < n; i++) {
             float sum = 0;
@@ -273,6 +275,10 @@ void run_dots(const kernels &k, buffers &b)
     double out[3];
     k.dots(b.n, b.x, b.p, out);
     benchmark::DoNotOptimize(out);
+}
+void run_accumulate(const kernels &k, buffers &b)
+{
+    k.accumulate(b.n, b.x, b.sum, b.y);
 }
 void run_lincomb(const kernels &k, buffers &b) { k.lincomb(b.n, 0.5, b.x, 0.5, b.y); }
 void run_widen_bf16(const kernels &k, buffers &b) { k.widen_bf16(b.n, b.half, b.y); }

@@ -9,6 +9,7 @@
 #include "softlogit/hinge.h"
 #include "softlogit/dual_head.h"
 #include "softlogit/layer.h"
+#include "softlogit/linear_attention.h"
 #include "softlogit/loss.h"
 #include "softlogit/moe.h"
 #include "softlogit/optimizer.h"

@@ -52,6 +52,16 @@ slg_status blas_dsolve(slg_ctx *ctx, int64_t n, double *a, int64_t count, double
                        double least, double *rcond);
 
 /*
+ * The same by Cholesky, for a symmetric positive definite a, of which the upper triangle is
+ * read. *rcond is 0 where it is not positive definite.
+ */
+slg_status blas_dposv(slg_ctx *ctx, int64_t n, double *a, int64_t count, double *b,
+                      double least, double *rcond);
+
+/* a = L L': L, lower triangular with zeros above, over a. *rcond as there. */
+slg_status blas_dcholesky(slg_ctx *ctx, int64_t n, double *a, double *rcond);
+
+/*
  * Singular values of a (n x n, row-major, overwritten), largest first, and the left singular
  * vectors as the rows of left. SLG_ERR_RANGE, with a message, where it does not converge.
  */

@@ -21,6 +21,13 @@ extern void dgetrs_(const char *trans, const int *n, const int *count, const dou
 extern void dgecon_(const char *norm, const int *n, const double *a, const int *lda,
                     const double *anorm, double *rcond, double *work, int *iwork, int *info,
                     size_t length);
+extern void dpotrf_(const char *uplo, const int *n, double *a, const int *lda, int *info,
+                    size_t length);
+extern void dpotrs_(const char *uplo, const int *n, const int *count, const double *a,
+                    const int *lda, double *b, const int *ldb, int *info, size_t length);
+extern void dpocon_(const char *uplo, const int *n, const double *a, const int *lda,
+                    const double *anorm, double *rcond, double *work, int *iwork, int *info,
+                    size_t length);
 extern void dgesdd_(const char *job, const int *m, const int *n, double *a, const int *lda,
                     double *s, double *u, const int *ldu, double *vt, const int *ldvt,
                     double *work, const int *lwork, int *iwork, int *info, size_t length);
@@ -105,6 +112,53 @@ slg_status blas_dsolve(slg_ctx *ctx, int64_t n, double *a, int64_t count, double
         dgetrs_("T", &size, &sides, a, &size, pivot, b, &size, &info, 1);
     fp_leave(mode);
     return SLG_OK;
+}
+
+/* Row-major upper is LAPACK's lower. The norm of the whole, which a symmetric a gives by rows.
+   */
+static slg_status factor(slg_ctx *ctx, int64_t n, double *a, double *rcond)
+{
+    int *iwork = arena_alloc(ctx, (size_t)n, sizeof *iwork);
+    double *work = arena_alloc(ctx, 3 * (size_t)n, sizeof *work);
+    if (!iwork || !work) return SLG_ERR_MEMORY;
+    const int size = (int)n;
+    const double norm = row_norm(n, a);
+    int info = 0;
+    *rcond = 0;
+    if (!isfinite(norm)) return SLG_OK;
+    dpotrf_("L", &size, a, &size, &info, 1);
+    if (info == 0) dpocon_("L", &size, a, &size, &norm, rcond, work, iwork, &info, 1);
+    if (info != 0 || isnan(*rcond)) *rcond = 0;
+    return SLG_OK;
+}
+
+slg_status blas_dposv(slg_ctx *ctx, int64_t n, double *a, int64_t count, double *b,
+                      double least, double *rcond)
+{
+    SLG_TRY(check(ctx, n, count));
+    *rcond = 1;
+    if (n == 0) return SLG_OK;
+    const int size = (int)n, sides = (int)count;
+    int info = 0;
+    fp_mode mode = fp_enter_ieee();
+    slg_status status = factor(ctx, n, a, rcond);
+    if (status == SLG_OK && *rcond > 0 && *rcond >= least && sides > 0)
+        dpotrs_("L", &size, &sides, a, &size, b, &size, &info, 1);
+    fp_leave(mode);
+    return status;
+}
+
+slg_status blas_dcholesky(slg_ctx *ctx, int64_t n, double *a, double *rcond)
+{
+    SLG_TRY(check(ctx, n, 0));
+    *rcond = 1;
+    if (n == 0) return SLG_OK;
+    fp_mode mode = fp_enter_ieee();
+    slg_status status = factor(ctx, n, a, rcond);
+    fp_leave(mode);
+    for (int64_t i = 0; i < n; i++) /* L' stands in the rows */
+        for (int64_t j = 0; j < i; j++) a[i * n + j] = a[j * n + i], a[j * n + i] = 0;
+    return status;
 }
 
 slg_status blas_dsvd(slg_ctx *ctx, int64_t n, double *a, double *values, double *left)

@@ -37,6 +37,17 @@
     S(slg_regression_shift_out) \
     S(slg_attention_step_opts) \
     S(slg_attention_step_out) \
+    S(slg_linear_attention_opts) \
+    S(slg_linear_attention_grad) \
+    S(slg_in_context_inputs) \
+    S(slg_in_context_opts) \
+    S(slg_in_context_grad) \
+    S(slg_one_step_opts) \
+    S(slg_ridge_opts) \
+    S(slg_one_step_eta_out) \
+    S(slg_in_context_optimum_out) \
+    S(slg_regression_tasks_opts) \
+    S(slg_regression_tasks_out) \
     S(slg_preference_opts) \
     S(slg_rival_gradient_opts) \
     S(slg_utility_transform_opts) \

@@ -1,7 +1,7 @@
 /*
  * dots.c - sums of products in double, for gradients whose squares float32 cannot hold, and
- * a linear combination rounded once. Plain loops over lanes of their own: the same bits on
- * every ISA.
+ * a linear combination rounded once, and running sums. Plain loops over lanes of their own: the
+ * same bits on every ISA.
  */
 #include "vec.h"
 
@@ -43,4 +43,13 @@ void KERNEL(dots)(size_t n, const float *x, const float *y, double out[3])
 void KERNEL(lincomb)(size_t n, double a, const float *x, double b, float *y)
 {
     for (size_t i = 0; i < n; i++) y[i] = (float)(a * (double)x[i] + b * (double)y[i]);
+}
+
+void KERNEL(accumulate)(size_t n, const float *restrict x, double *restrict sum,
+                        float *restrict y)
+{
+    for (size_t i = 0; i < n; i++) {
+        sum[i] += (double)x[i];
+        y[i] = (float)sum[i];
+    }
 }

@@ -339,6 +339,7 @@ typedef struct norm_arg {
  * add                y = y + x
  * affine_emit        y = a (x unit - pivot) + c, the bracket rounded once
  * lincomb            y = a x + b y in double, rounded once
+ * accumulate         sum = sum + x in double, y = sum rounded
  * stream             y = a x past the caches: x and y aligned to 64 bytes, n a multiple of 16,
  *                    and no overlap; sfence is the caller's
  */
@@ -355,6 +356,7 @@ typedef struct norm_arg {
       (size_t n, const float *x, float unit, float pivot, float a, float c, float *y,          \
        int store))                                                                             \
     K(void, lincomb, (size_t n, double a, const float *x, double b, float *y))                 \
+    K(void, accumulate, (size_t n, const float *x, double *sum, float *y))                     \
     K(void, stream, (size_t n, const float *x, float a, float *y))
 
 /*

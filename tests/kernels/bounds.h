@@ -59,6 +59,7 @@
 #define BOUND_mask 0
 #define BOUND_scale 1.0 /* 1, rounded once, as the next */
 #define BOUND_add 1.0
+#define BOUND_accumulate 1.0      /* rounded once */
 #define BOUND_stable_sum 10.0 /* 7.7   6.3   6.3 */
 #define BOUND_stable_dot 12.0 /* 6.2   7.3   6.7; of sum q |log s| */
 #define BOUND_stable_prob 5.0 /* 2.4   2.4   2.4 */

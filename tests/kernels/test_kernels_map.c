@@ -160,6 +160,35 @@ static void check_lincomb(const call *c, worst_t *w)
 SPEC(lincomb, .variants = 2, .in = { F4, F4 }, .out = { F4 }, .update = 1,
      .special = { ANY_VALUE, ANY_VALUE });
 
+/* The sums come from input 1, and go to output 1 as floats. */
+static void run_accumulate(const kernel_table *k, call *c)
+{
+    double *sum = malloc((c->n + 1) * sizeof *sum);
+    assert_non_null(sum);
+    for (size_t i = 0; i < c->n; i++) sum[i] = flushed(in(c, 1)[i]);
+    sum[c->n] = 7;
+    k->accumulate(c->n, in(c, 0), sum, out(c, 0));
+    assert_true(sum[c->n] == 7);
+    for (size_t i = 0; i < c->n; i++) {
+        const double want = flushed(in(c, 0)[i]) + flushed(in(c, 1)[i]);
+        assert_true(sum[i] == want || (isnan(sum[i]) && isnan(want)));
+        out(c, 1)[i] = (float)sum[i];
+    }
+    free(sum);
+}
+
+static void check_accumulate(const call *c, worst_t *w)
+{
+    for (size_t i = 0; i < c->n; i++) {
+        const double want = flushed(in(c, 0)[i]) + flushed(in(c, 1)[i]);
+        note(w, i, (double)out(c, 0)[i], want, fabs(want));
+        note(w, i, (double)out(c, 1)[i], want, fabs(want));
+    }
+}
+
+SPEC(accumulate, .variants = 1, .in = { F4, F4 }, .out = { F4, F4 },
+     .special = { ANY_VALUE, ANY_VALUE });
+
 static const float stream_factor = -0.75f;
 
 static void run_stream(const kernel_table *k, call *c)
