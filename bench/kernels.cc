@@ -107,6 +107,16 @@ void run_exp_store(const kernels &k, buffers &b)
 {
     benchmark::DoNotOptimize(k.exp_store(b.n, b.x, &b.arg, b.out.ref, b.y, 0));
 }
+void run_exp_split(const kernels &k, buffers &b)
+{
+    double sums[2] = { 0.0, 0.0 };
+    k.exp_split(b.n, b.x, &b.arg, b.out.ref, 0.0f, 3.0f, false, b.y, sums, 0);
+    benchmark::DoNotOptimize(sums);
+}
+void run_split_emit(const kernels &k, buffers &b)
+{
+    k.split_emit(b.n, b.p, b.x, 3.0f, false, 0.5f, -0.5f, b.y, store(b));
+}
 void run_emit_lse(const kernels &k, buffers &b)
 {
     lse_part part = { 0.0, -INFINITY, -INFINITY };
@@ -195,6 +205,14 @@ void run_find(const kernels &k, buffers &b)
 void run_dot(const kernels &k, buffers &b)
 {
     benchmark::DoNotOptimize(k.dot(b.n, b.x, b.p, 0.0f));
+}
+void run_count(const kernels &k, buffers &b)
+{
+    benchmark::DoNotOptimize(k.count(b.n, b.x, 3.0f));
+}
+void run_above(const kernels &k, buffers &b)
+{
+    benchmark::DoNotOptimize(k.above(b.n, b.x, 3.0f, b.y));
 }
 void run_within(const kernels &k, buffers &b)
 {

@@ -201,6 +201,9 @@ typedef struct norm_arg {
  * exp_store          y = exp(..) 2^-ref, for x <= ref's place + 2^30; their sum. With max and
  *                    scale: softmax_row in pieces of ROW_SEGMENT. x + ahead is fetched on the
  *                    way: the next row, or 0
+ * exp_split          y = exp_store's; adds { sum y, sum y (x - shift) } over the tail to sums: x <=
+ *                    least, or x < least where `equal`; 0 where y is
+ * split_emit         d = a p, or b p where x is of the tail
  */
 #define SLG_KERNELS_EXP(K)                                                                     \
     K(void, lse, (size_t n, const float *x, const exp_arg *arg, lse_part *part))               \
@@ -212,7 +215,13 @@ typedef struct norm_arg {
       (size_t n_out, const float *x, const exp_out *e, float *y, size_t n_in,                  \
        const float *next, const exp_arg *arg, lse_part *part))                                 \
     K(double, exp_store,                                                                       \
-      (size_t n, const float *x, const exp_arg *arg, float ref, float *y, size_t ahead))
+      (size_t n, const float *x, const exp_arg *arg, float ref, float *y, size_t ahead))       \
+    K(void, exp_split,                                                                         \
+      (size_t n, const float *x, const exp_arg *arg, float ref, float shift, float least,      \
+       bool equal, float *y, double sums[2], size_t ahead))                                    \
+    K(void, split_emit,                                                                        \
+      (size_t n, const float *p, const float *x, float least, bool equal, float a, float b,    \
+       float *d, int store))
 
 /*
  * Exponentials of a row beside another row. p = a exp(x ..) 2^-ref, q of y alike.
@@ -304,6 +313,9 @@ typedef struct norm_arg {
  * max                -inf for n = 0; NaN may be forgotten
  * find               first i with x[i] == value; n if there is none
  * dot                sum x (y - shift) over x != 0 (whatever y is there)
+ * count              how many of x are above limit
+ * above              those, in their order, to y, of n floats (what follows them is undefined);
+ *                    how many
  * within             whether all of x is in [0, limit]; *sum: of x, NaN with a NaN
  * live_sums          over x > -inf or NaN: { sum w (x - shift), sum w, number }; w NULL: ones
  * moments            out = { mean of x, sum (x - mean)^2 }, to their own relative precision
@@ -319,6 +331,8 @@ typedef struct norm_arg {
     K(float, max, (size_t n, const float *x))                                                  \
     K(int64_t, find, (size_t n, const float *x, float value))                                  \
     K(double, dot, (size_t n, const float *x, const float *y, float shift))                    \
+    K(int64_t, count, (size_t n, const float *x, float limit))                                 \
+    K(int64_t, above, (size_t n, const float *x, float limit, float *y))                       \
     K(bool, within, (size_t n, const float *x, float limit, double *sum))                      \
     K(void, live_sums, (size_t n, const float *x, const float *w, float shift, double out[3])) \
     K(void, moments, (size_t n, const float *x, double out[2]))                                \

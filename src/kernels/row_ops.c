@@ -58,6 +58,45 @@ double KERNEL(dot)(size_t n, const float *x, const float *y, float shift)
     return sum;
 }
 
+int64_t KERNEL(count)(size_t n, const float *x, float limit)
+{
+    enum { FEW = 1 << 20 }; /* vectors whose count a float holds */
+    const vf zero = vf_set(0.0f), one = vf_set(1.0f), t = vf_set(limit);
+    int64_t all = 0;
+    for (size_t b = 0; b < n; b += (size_t)FEW * VF_LEN) {
+        size_t end = n - b < (size_t)FEW * VF_LEN ? n : b + (size_t)FEW * VF_LEN, i = b;
+        vf s[2] = { zero, zero };
+        for (; i + 2 * VF_LEN <= end; i += 2 * VF_LEN)
+            for (size_t j = 0; j < 2; j++)
+                s[j] = vf_add(s[j], vf_sel(vf_gt(vf_load(x + i + j * VF_LEN), t), one, zero));
+        for (; i < end; i += VF_LEN)
+            s[0] = vf_add(s[0], vf_sel(vf_gt(load_at(x, i, end, -INFINITY), t), one, zero));
+        all += (int64_t)vf_hsum(s[0]) + (int64_t)vf_hsum(s[1]);
+    }
+    return all;
+}
+
+/* y may be x: what is written has been read. Every vector is stored: a branch on whether it has
+   any would be mispredicted too often. */
+int64_t KERNEL(above)(size_t n, const float *x, float limit, float *y)
+{
+    const vf t = vf_set(limit);
+    size_t found = 0, i = 0;
+    for (; i + VF_LEN <= n; i += VF_LEN) {
+        vf v = vf_load(x + i);
+        vm m = vf_gt(v, t);
+        vf_store(y + found, vf_pack(m, v));
+        found += vm_count(m);
+    }
+    if (i < n) {
+        vf v = vf_load_n(x + i, n - i, -INFINITY);
+        vm m = vf_gt(v, t);
+        vf_store_n(y + found, vf_pack(m, v), vm_count(m));
+        found += vm_count(m);
+    }
+    return (int64_t)found;
+}
+
 bool KERNEL(within)(size_t n, const float *x, float limit, double *sum)
 {
     enum { STEP = 4 * VF_LEN };

@@ -69,6 +69,22 @@ static inline vf vf_fma_live(vf a, vf b, vf c)
     return _mm256_blendv_ps(_mm256_fmadd_ps(a, b, c), c, zero);
 }
 
+static inline size_t vm_count(vm m)
+{
+    return (size_t)__builtin_popcount((unsigned)_mm256_movemask_ps(m));
+}
+/* The numbers of the lanes, a byte each, packed by pext and widened to what permutes them. */
+static inline vf vf_pack(vm m, vf a)
+{
+    __m256i bytes = _mm256_packs_epi32(_mm256_castps_si256(m), _mm256_setzero_si256());
+    bytes = _mm256_packs_epi16(bytes, _mm256_setzero_si256());
+    uint64_t low = (uint32_t)_mm256_extract_epi32(bytes, 0);
+    uint64_t keep = low | (uint64_t)(uint32_t)_mm256_extract_epi32(bytes, 4) << 32;
+    uint64_t lanes = _pext_u64(0x0706050403020100u, keep);
+    __m256i at = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((int64_t)lanes));
+    return _mm256_permutevar8x32_ps(a, at);
+}
+
 static inline vf vf_shift2(vf p, vf t)
 {
     __m256i bits = _mm256_slli_epi32(_mm256_castps_si256(t), 23);

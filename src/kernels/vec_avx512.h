@@ -66,6 +66,9 @@ static inline bool vm_all(vm m) { return m == 0xFFFF; }
 static inline bool vm_any(vm m) { return m != 0; }
 static inline size_t vm_first(vm m) { return (size_t)__builtin_ctz(m); }
 
+static inline size_t vm_count(vm m) { return (size_t)__builtin_popcount(m); }
+static inline vf vf_pack(vm m, vf a) { return _mm512_maskz_compress_ps(m, a); }
+
 static inline vf vf_shift2(vf p, vf t)
 {
     return _mm512_scalef_ps(p, _mm512_sub_ps(t, vf_set(VF_MAGIC)));

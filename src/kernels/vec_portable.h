@@ -96,6 +96,14 @@ static inline vf vf_fma_live(vf a, vf b, vf c)
 {
     return vf_sel(a == vf_set(0.0f), c, vf_mad(a, b, c));
 }
+static inline size_t vm_count(vm m) { return (size_t) - (m[0] + m[1] + m[2] + m[3]); }
+static inline vf vf_pack(vm m, vf a)
+{
+    vf b = a;
+    for (int i = 0, to = 0; i < VF_LEN; i++)
+        if (m[i]) b[to++] = a[i];
+    return b;
+}
 static inline vf vf_max(vf a, vf b) { return vf_sel(a > b, a, b); }
 static inline vf vf_min(vf a, vf b) { return vf_sel(a < b, a, b); }
 

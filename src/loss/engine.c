@@ -352,6 +352,7 @@ static void whole_one(loss_call *c, int64_t row, float *scratch)
     c->correct[row] = false;
     bool ignored = targets_ignored(&c->target, row);
     float *d = c->grad.wanted ? source_grad_stage(&c->src, &c->grad, row, 0, ds) : NULL;
+    r.store = d == ds ? STORE_CACHED : c->store;
     const float *x = NULL;
     bool ordinary = false, correct = false;
     if (!skipped(c, &r)) {
@@ -397,6 +398,7 @@ static void whole_range(void *arg, int64_t task, int32_t worker)
     int64_t to = run->first + pool_range_start(run->count, run->ranges, task + 1);
     for (int64_t r = run->first + pool_range_start(run->count, run->ranges, task); r < to; r++)
         whole_one(run->call, r, run->call->worker + worker * run->call->worker_floats);
+    stream_end();
 }
 
 static void whole_rows(loss_call *c, int64_t first, int64_t count)

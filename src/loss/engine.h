@@ -46,6 +46,7 @@ typedef struct loss_row {
     double a, c;
     double at_target;
     double more[4]; /* what the method's emit needs beside */
+    int store;      /* for whole: how its gradient is written */
     float *dt;      /* for whole: the teacher's gradient; NULL where it is not wanted */
     double extra[LOSS_EXTRA]; /* what the method returns beside the loss, see
                                  loss_open_extra */

@@ -19,22 +19,20 @@ typedef struct wanted {
 
 enum { ENTROPY, TOP_ENTROPY, TOP_MASS };
 
-static int64_t scratch_floats(int64_t cols) { return 3 * cols; }
+static int64_t scratch_floats(int64_t cols) { return cols; }
 
 static void whole(const loss_call *c, loss_row *r, const float *x, const float *t, float *d,
                   float *scratch)
 {
     const wanted *w = c->opts;
-    top_item *items = (top_item *)(void *)scratch;
-    float *top = scratch + 2 * c->src.cols;
+    top_cut cut;
     (void)t, (void)d;
     r->loss = 0;
     group all = group_of(c, r, c->src.cols, x);
     r->extra[ENTROPY] = all.own_entropy;
     if (!w->o.top_entropy && !w->o.top_mass) return;
-    int64_t n = top_k(&c->ctx->k, c->src.cols, x, w->o.top_k, items);
-    for (int64_t i = 0; i < n; i++) top[i] = items[i].x;
-    group g = group_of(c, r, n, top);
+    int64_t n = top_values(&c->ctx->k, c->src.cols, x, w->o.top_k, scratch, &cut);
+    group g = group_of(c, r, n, scratch);
     r->extra[TOP_ENTROPY] = g.own_entropy;
     r->extra[TOP_MASS] = g.mass < 1 ? g.mass : 1;
 }

@@ -7,7 +7,6 @@
 #include "softlogit/reward.h"
 
 #include <math.h>
-#include <string.h>
 
 #include "core/options.h"
 #include "top_k.h"
@@ -50,56 +49,98 @@ static void solve(const loss_call *c, loss_row *r)
 
 /* ---- Rows taken whole ------------------------------------------------------------------- */
 
-/* A worker's scratch. */
-typedef struct space {
-    top_item *items; /* cols */
-    float *top, *tail;
-} space;
-
-static int64_t scratch_floats(int64_t cols) { return 4 * cols; }
-
-static space space_of(float *scratch, int64_t cols)
-{
-    return (space){ (top_item *)(void *)scratch, scratch + 2 * cols, scratch + 3 * cols };
-}
+/* A worker's scratch: exponentials of the row, and values of its top. */
+static int64_t scratch_floats(int64_t cols) { return 2 * cols; }
 
 static bool one_lambda(const slg_reward_cross_entropy_opts *o, int64_t cols)
 {
     return o->lambda_top == o->lambda_tail || o->top_k == 0 || o->top_k >= cols;
 }
 
-/* Fills in the top (the target left out) and the tail, -inf where a class is not of it. */
-static int64_t split(const loss_call *c, const loss_row *r, const float *x, const space *s)
+/* The columns, in parts that have all classes equal to cut->least on one side, and the target
+   in none: [from[i], to[i]). */
+enum { PARTS = 3 };
+typedef struct part {
+    int64_t from, to;
+    bool equal;
+} part;
+
+static int parts_of(int64_t cols, int64_t target, int64_t end, part out[PARTS])
 {
-    const slg_reward_cross_entropy_opts *o = c->opts;
-    const int64_t cols = c->src.cols;
-    int64_t found = 0, n = 0;
-    if (!one_lambda(o, cols)) found = top_k(&c->ctx->k, cols, x, o->top_k, s->items);
-    memcpy(s->tail, x, (size_t)cols * sizeof *x);
-    if (r->target >= 0) s->tail[r->target] = -INFINITY;
-    for (int64_t i = 0; i < found; i++) {
-        if (s->items[i].index == r->target) continue;
-        s->items[n] = s->items[i];
-        s->top[n++] = s->items[i].x;
-        s->tail[s->items[i].index] = -INFINITY;
+    part whole[2] = { { 0, end, true }, { end, cols, false } };
+    int n = 0;
+    for (int i = 0; i < 2; i++) {
+        part p = whole[i];
+        bool here = target >= p.from && target < p.to;
+        if (here && target > p.from) out[n++] = (part){ p.from, target, p.equal };
+        if (here) p.from = target + 1;
+        if (p.from < p.to) out[n++] = p;
     }
     return n;
 }
 
-static void write_grad(const loss_call *c, const loss_row *r, int64_t tops, double on_top,
-                       double on_tail, double at_target, const float *x, const space *s,
-                       float *d)
+/* The groups of a row, and its exponentials. */
+typedef struct split {
+    top_cut cut;
+    group top, tail;
+    float *p;
+} split;
+
+/* A tail that is nothing beside the top: by itself. */
+static group small_tail(const loss_call *c, const loss_row *r, const float *x,
+                        const top_cut *cut, float *own)
 {
+    for (int64_t i = 0; i < c->src.cols; i++)
+        own[i] = i == r->target || top_has(cut, x[i], i) ? -INFINITY : x[i];
+    return group_of(c, r, c->src.cols, own);
+}
+
+static split split_row(const loss_call *c, const loss_row *r, const float *x, float *scratch)
+{
+    const slg_reward_cross_entropy_opts *o = c->opts;
     const kernel_table *k = &c->ctx->k;
+    const int64_t cols = c->src.cols;
+    const row_stat *rest = &r->rest;
+    split s = { .cut = { INFINITY, 0 }, .p = scratch };
+    float *top = scratch + cols;
+    if (rest->kind != ROW_PLAIN) return s;
+    int64_t n = one_lambda(o, cols) ? 0 : top_values(k, cols, x, o->top_k, top, &s.cut);
+    if (r->target >= 0 && n > 0 && top_has(&s.cut, x[r->target], r->target)) {
+        int64_t at = k->find((size_t)n, top, x[r->target]);
+        top[at] = top[--n]; /* the label is of no group */
+    }
+    s.top = group_of(c, r, n, top);
+
+    /* While there is more to compute than to read: the next row, most likely. */
+    const size_t ahead = r->store == STORE_STREAM ? (size_t)cols : 0;
+    part parts[PARTS];
+    double sums[2] = { 0, 0 };
+    int count = parts_of(cols, r->target, s.cut.end, parts);
+    for (int i = 0; i < count; i++) {
+        const part *p = &parts[i];
+        k->exp_split((size_t)(p->to - p->from), x + p->from, &rest->arg, rest->part.ref,
+                     rest->part.max, s.cut.least, p->equal, s.p + p->from, sums, ahead);
+    }
+    s.tail = sums[0] > 0x1p-60 ? group_from(r, sums[0], rest->part.ref, sums[1])
+                               : small_tail(c, r, x, &s.cut, top);
+    return s;
+}
+
+static void write_grad(const loss_call *c, const loss_row *r, const split *s, double on_top,
+                       double on_tail, double at_target, const float *x, float *d)
+{
     const double factor = loss_factor(r) * r->weight;
+    const int64_t cols = c->src.cols, end = s->cut.end;
     if (r->rest.kind == ROW_MASKED) {
-        fill_f32(d, c->src.cols, 0.0f);
+        fill_f32(d, cols, 0.0f);
     } else {
-        exp_out e = loss_softmax(c, r, on_tail * factor, 0.0f);
-        k->exp_emit((size_t)c->src.cols, x, &e, d, STORE_CACHED);
-        e = loss_softmax(c, r, on_top * factor, 0.0f);
-        k->exp_emit((size_t)tops, s->top, &e, s->top, STORE_CACHED);
-        for (int64_t i = 0; i < tops; i++) d[s->items[i].index] = s->top[i];
+        const exp_out a = loss_softmax(c, r, on_top * factor, 0.0f);
+        const exp_out b = loss_softmax(c, r, on_tail * factor, 0.0f);
+        const float least = s->cut.least;
+        s->p[r->target] = 0;
+        c->ctx->k.split_emit((size_t)end, s->p, x, least, true, a.a, b.a, d, r->store);
+        c->ctx->k.split_emit((size_t)(cols - end), s->p + end, x + end, least, false, a.a, b.a,
+                             d + end, r->store);
     }
     d[r->target] = loss_target_masked(c, r) ? 0.0f : (float)(at_target * factor);
 }
@@ -108,23 +149,22 @@ static void whole(const loss_call *c, loss_row *r, const float *x, const float *
                   float *scratch)
 {
     const slg_reward_cross_entropy_opts *o = c->opts;
-    const space s = space_of(scratch, c->src.cols);
     (void)t;
-    int64_t tops = split(c, r, x, &s);
-    group top = group_of(c, r, tops, s.top), tail = group_of(c, r, c->src.cols, s.tail);
+    const split s = split_row(c, r, x, scratch);
     double v = r->target < 0 ? 0 : top_softplus(r->log_odds);
-    r->extra[ENTROPY] = top.entropy + tail.entropy + product(r->p_target, v);
+    r->extra[ENTROPY] = s.top.entropy + s.tail.entropy + product(r->p_target, v);
     r->extra[POSITIVE_WEIGHT] = 0;
     if (r->target < 0) return;
-    /* All top, or no top: the only group is in s.tail. */
+    /* All top, or no top: the only group is the tail. */
     double on_top = o->lambda_top,
            on_tail = o->top_k >= c->src.cols ? o->lambda_top : o->lambda_tail;
-    double w = label_weight(o, r, v), others = on_top * top.mass + on_tail * tail.mass;
+    double w = label_weight(o, r, v), others = on_top * s.top.mass + on_tail * s.tail.mass;
     r->extra[POSITIVE_WEIGHT] = w;
-    r->loss = product(r->weight, product(w, v) + on_top * top.entropy + on_tail * tail.entropy);
+    r->loss =
+        product(r->weight, product(w, v) + on_top * s.top.entropy + on_tail * s.tail.entropy);
     if (d)
-        write_grad(c, r, tops, w + others - on_top, w + others - on_tail,
-                   r->p_target * others - w * r->other, x, &s, d);
+        write_grad(c, r, &s, w + others - on_top, w + others - on_tail,
+                   r->p_target * others - w * r->other, x, d);
 }
 
 static slg_status open(loss_call *c)

@@ -25,21 +25,23 @@
 #define BOUND_exp_emit_q 8.0       /* 6.4   5.5   5.4; of |a exp| + |b q| */
 #define BOUND_softmax_row 14.0     /* 9.5   9.7   8.0; the log-sum-exp as BOUND_lse */
 #define BOUND_emit_lse 0           /* the bits of exp_emit and lse */
-#define BOUND_lse_dot 13.0          /* 9.9  10.4   5.6; of sum p |v|, its square */
-#define BOUND_lse_pair 13.0         /* 8.5   8.3   5.5; the sum beside: of sum q |v| */
-#define BOUND_js_sums 10.0          /* 5.4   5.5   7.8; of sum p (1 + |log(p / m)|) */
-#define BOUND_js_emit 8.0           /* 5.9   5.9   4.9; of p (1 + |b log(p / m)|) */
-#define BOUND_exp_emit2 8.0         /* 5.4   5.6   4.7; of |p| + |q| */
-#define BOUND_exp_emit_linear 10.0  /* 7.0   7.4   7.0; of |p| (|c| + |b v|) */
-#define BOUND_bce 16.5            /* 13.5  11.6  11.6 */
-#define BOUND_bce_slope 6.0       /* 4.6   4.4   3.7; of the two terms */
-#define BOUND_log_cosh 24.0       /* 18.5  19.0  15.0 */
-#define BOUND_log_cosh_slope 6.0  /* 4.6   4.7   3.8 */
-#define BOUND_binary_kl 70.0      /* 39.1  39.8  35.4; of the sum, half a unit off its least */
-#define BOUND_binary_kl_slope 8.5 /* 6.6   6.3   4.3; more for large logits */
-#define BOUND_dots 1e-4           /* in double */
-#define BOUND_lincomb 1.0         /* rounded once */
+#define BOUND_lse_dot 13.0         /* 9.9  10.4   5.6; of sum p |v|, its square */
+#define BOUND_lse_pair 13.0        /* 8.5   8.3   5.5; the sum beside: of sum q |v| */
+#define BOUND_js_sums 10.0         /* 5.4   5.5   7.8; of sum p (1 + |log(p / m)|) */
+#define BOUND_js_emit 8.0          /* 5.9   5.9   4.9; of p (1 + |b log(p / m)|) */
+#define BOUND_exp_emit2 8.0        /* 5.4   5.6   4.7; of |p| + |q| */
+#define BOUND_exp_emit_linear 10.0 /* 7.0   7.4   7.0; of |p| (|c| + |b v|) */
+#define BOUND_bce 16.5             /* 13.5  11.6  11.6 */
+#define BOUND_bce_slope 6.0        /* 4.6   4.4   3.7; of the two terms */
+#define BOUND_log_cosh 24.0        /* 18.5  19.0  15.0 */
+#define BOUND_log_cosh_slope 6.0   /* 4.6   4.7   3.8 */
+#define BOUND_binary_kl 70.0       /* 39.1  39.8  35.4; of the sum, half a unit off its least */
+#define BOUND_binary_kl_slope 8.5  /* 6.6   6.3   4.3; more for large logits */
+#define BOUND_dots 1e-4            /* in double */
+#define BOUND_lincomb 1.0          /* rounded once */
 #define BOUND_exp_store 14.0
+#define BOUND_exp_split 14.0 /* the second sum: of sum p |x - shift| */
+#define BOUND_split_emit 1.0
 #define BOUND_log_emit 2.5           /* 1.92  1.92  1.92 */
 #define BOUND_softmax_bwd 2.5        /* 1.98  1.98  1.98; of |s y| (|dy| + |dot|) */
 #define BOUND_log_softmax_bwd 8.0    /* 6.3   5.9   4.9; of |s| (|dy| + exp(y) |sum|) */
@@ -51,6 +53,8 @@
 #define BOUND_find 0
 #define BOUND_select_top 0
 #define BOUND_dot 12.0       /* 9.5   9.1   9.0; of sum |x| (|y| + |shift|) */
+#define BOUND_count 0
+#define BOUND_above 0
 #define BOUND_within 26.0    /* 21.7  14.6   6.3; of the sum of magnitudes */
 #define BOUND_live_sums 22.0 /* 17.7  17.1  17.1; of sum |w| (|x| + |shift|), sum |w| */
 #define BOUND_target_mix 2.5 /* 1.94  1.94  1.94; of |w| (|p q| + |u|) */
@@ -74,16 +78,16 @@
 #define BOUND_widen_f16 0
 #define BOUND_narrow_bf16 0
 #define BOUND_narrow_f16 0
-#define BOUND_adamw 4.5            /* 3.6   3.6   3.6; of the magnitudes that are added up */
-#define BOUND_sgd 3.5              /* 2.8   2.8   2.8 */
-#define BOUND_act 10.0             /* 8.0   7.0   6.5; GELU_TANH: times 1 + |its argument| */
-#define BOUND_act_bwd 10.0         /* 8.0   7.6   7.4; of its two terms, as act */
-#define BOUND_act_gate 10.0        /* 7.0   7.2   6.8; as act */
-#define BOUND_act_gate_bwd 10.0    /* 7.0   7.6   7.4; as act_bwd */
-#define BOUND_norm_emit 4.0        /* 2.8   3.0   2.8; of (|x| + |mean|) rstd |w| + |b| */
-#define BOUND_norm_sums 60.0       /* 38.1  26.5  15.0; of the sums of magnitudes */
-#define BOUND_norm_bwd 4.5         /* 3.4   3.5   3.2; of the magnitudes that are added up */
-#define BOUND_rope 2.0             /* 1.93  1.93  1.93; of |a cos| + |b sin| */
+#define BOUND_adamw 4.5         /* 3.6   3.6   3.6; of the magnitudes that are added up */
+#define BOUND_sgd 3.5           /* 2.8   2.8   2.8 */
+#define BOUND_act 10.0          /* 8.0   7.0   6.5; GELU_TANH: times 1 + |its argument| */
+#define BOUND_act_bwd 10.0      /* 8.0   7.6   7.4; of its two terms, as act */
+#define BOUND_act_gate 10.0     /* 7.0   7.2   6.8; as act */
+#define BOUND_act_gate_bwd 10.0 /* 7.0   7.6   7.4; as act_bwd */
+#define BOUND_norm_emit 4.0     /* 2.8   3.0   2.8; of (|x| + |mean|) rstd |w| + |b| */
+#define BOUND_norm_sums 60.0    /* 38.1  26.5  15.0; of the sums of magnitudes */
+#define BOUND_norm_bwd 4.5      /* 3.4   3.5   3.2; of the magnitudes that are added up */
+#define BOUND_rope 2.0          /* 1.93  1.93  1.93; of |a cos| + |b sin| */
 
 /* Tiles. */
 #define BOUND_tile_gemm 14.0 /* 11.1  9.7   9.9; of sum |a b| + |c| */

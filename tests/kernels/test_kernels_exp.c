@@ -110,6 +110,58 @@ static void check_exp_store(const call *c, worst_t *w)
 SPEC(exp_store, .variants = 14, .in = { F4 }, .out = { F4 }, .special = { NOT_ABOVE },
      .alias = { 1 }, .prepare = logits);
 
+/* Where the tail ends: at a class of the row, itself of the tail or not. */
+static float least_of(const call *c) { return c->n ? pristine[0][c->n / 3] : 0; }
+static bool equal_of(const call *c) { return c->variant >= 7; }
+static bool tail_of(const call *c, float x)
+{
+    return equal_of(c) ? x < least_of(c) : !(x > least_of(c));
+}
+
+static void run_exp_split(const kernel_table *k, call *c)
+{
+    const exp_out e = out_of(c);
+    c->got[0] = c->got[1] = 0;
+    k->exp_split(c->n, in(c, 0), &e.arg, e.ref, 0.5f, least_of(c), equal_of(c), out(c, 0),
+                 c->got, 0);
+}
+
+static void check_exp_split(const call *c, worst_t *w)
+{
+    const exp_out e = out_of(c);
+    double sum = 0, dot = 0, scale = 0;
+    for (size_t i = 0; i < c->n; i++) {
+        float x = in(c, 0)[i];
+        double p = x == -INFINITY ? 0 : exp(reduced(c, x) - (double)e.ref * e.arg.unit);
+        note(w, i, (double)out(c, 0)[i], p, p);
+        if (!tail_of(c, x) || p < (double)FLT_MIN) continue;
+        sum += p, dot += p * ((double)x - 0.5), scale += p * fabs((double)x - 0.5);
+    }
+    note(w, c->n, c->got[0], sum, sum + FLUSHED);
+    note(w, c->n + 1, c->got[1], dot, scale + FLUSHED * 1e6);
+}
+
+SPEC(exp_split, .variants = 14, .in = { F4 }, .out = { F4 }, .special = { MINUS_INF | ZEROS },
+     .prepare = logits);
+
+/* x in input 0, probabilities in input 1. */
+static void run_split_emit(const kernel_table *k, call *c)
+{
+    k->split_emit(c->n, in(c, 1), in(c, 0), least_of(c), equal_of(c), 3.0f, -0.25f, out(c, 0),
+                  store_of(c));
+}
+
+static void check_split_emit(const call *c, worst_t *w)
+{
+    for (size_t i = 0; i < c->n; i++) {
+        double p = flushed(in(c, 1)[i]), want = p * (tail_of(c, in(c, 0)[i]) ? -0.25 : 3);
+        note(w, i, (double)out(c, 0)[i], want, fabs(want));
+    }
+}
+
+SPEC(split_emit, .variants = 14, .in = { F4, F4 }, .out = { F4 },
+     .special = { MINUS_INF | ZEROS, MINUS_INF | ZEROS }, .alias = { 3 }, .prepare = logits);
+
 static void run_exp_emit_q(const kernel_table *k, call *c)
 {
     const exp_out e = out_of(c);

@@ -68,6 +68,43 @@ static void check_dot(const call *c, worst_t *w)
 SPEC(dot, .variants = 2, .in = { F4, F4 }, .special = { ANY_VALUE, ANY_VALUE },
      .prepare = probabilities);
 
+/* Above one of them, or infinity of either sign. */
+static float bar_of(const call *c)
+{
+    const float bars[] = { c->n ? pristine[0][c->n / 2] : 0, -INFINITY, INFINITY, 0 };
+    return bars[c->variant];
+}
+
+static void run_count(const kernel_table *k, call *c)
+{
+    c->got[0] = (double)k->count(c->n, in(c, 0), bar_of(c));
+}
+
+static void run_above(const kernel_table *k, call *c)
+{
+    c->got[0] = (double)k->above(c->n, in(c, 0), bar_of(c), out(c, 0));
+}
+
+static void check_count(const call *c, worst_t *w)
+{
+    double count = 0;
+    for (size_t i = 0; i < c->n; i++) count += flushed(in(c, 0)[i]) > flushed(bar_of(c));
+    note(w, 0, c->got[0], count, 0);
+}
+
+static void check_above(const call *c, worst_t *w)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < c->n; i++)
+        if (flushed(in(c, 0)[i]) > flushed(bar_of(c)))
+            note(w, i, (double)out(c, 0)[count++], (double)in(c, 0)[i], 0);
+    note(w, c->n, c->got[0], (double)count, 0);
+}
+
+SPEC(count, .variants = 4, .in = { F4 }, .special = { ANY_VALUE });
+SPEC(above, .variants = 4, .in = { F4 }, .out = { F4 }, .special = { ANY_VALUE },
+     .alias = { 1 });
+
 static float limit_of(const call *c) { return c->variant ? INFINITY : 1.0f; }
 
 static void run_within(const kernel_table *k, call *c)
