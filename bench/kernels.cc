@@ -123,6 +123,13 @@ void run_emit_lse(const kernels &k, buffers &b)
     k.emit_lse(b.n, b.x, &b.out, b.y, b.n, b.x, &b.arg, &part);
     benchmark::DoNotOptimize(part);
 }
+void run_lse_target(const kernels &k, buffers &b)
+{
+    lse_part part = { 0.0, -INFINITY, -INFINITY };
+    double dot[2] = { 0.0, 0.0 };
+    k.lse_target(b.n, b.x, b.p, 0.0f, &b.arg, &part, dot);
+    benchmark::DoNotOptimize(dot);
+}
 void run_lse_dot(const kernels &k, buffers &b)
 {
     lse_part part = { 0.0, -INFINITY, -INFINITY };

@@ -226,6 +226,7 @@ typedef struct norm_arg {
 /*
  * Exponentials of a row beside another row. p = a exp(x ..) 2^-ref, q of y alike.
  *
+ * lse_target         lse of x; adds { sum q (x - shift), sum q } over q != 0 (whatever x is there)
  * lse_dot            lse of x, with sums of p v and p v^2 in the same scale: a = 1, v = x - y,
  *                    or x - shift where y is NULL; nothing is added where p is 0
  * lse_pair           lse of x and lse of y in one loop; with PAIR_DIFFERENCE or PAIR_CROSS also
@@ -238,6 +239,9 @@ typedef struct norm_arg {
  * exp_emit_linear    d = p (c + b (x - y)), or of x - shift where y is NULL; 0 where p is
  */
 #define SLG_KERNELS_PAIR(K)                                                                    \
+    K(void, lse_target,                                                                        \
+      (size_t n, const float *x, const float *q, float shift, const exp_arg *arg,              \
+       lse_part *part, double dot[2]))                                                         \
     K(void, lse_dot,                                                                           \
       (size_t n, const float *x, const float *y, float shift, const exp_arg *arg,              \
        lse_part *part, double dot[2]))                                                         \

@@ -94,6 +94,83 @@ void KERNEL(lse_dot)(size_t n, const float *x, const float *y, float shift, cons
         dot_blocks(n, x, y, shift, arg, part, dot, false);
 }
 
+/* ---- A row and its target distribution --------------------------------------------------- */
+
+typedef struct target_lanes {
+    vf m, s, d, q;
+} target_lanes;
+
+static inline void target_add(target_lanes *l, vf x, vf q, vf off, const exp_consts *k,
+                              bool plain)
+{
+    l->m = vf_max(l->m, x);
+    l->s = exp_add(l->s, x, k, plain);
+    l->d = vf_fma_live(q, vf_sub(x, off), l->d);
+    l->q = vf_add(l->q, q);
+}
+
+static inline sums target_block(size_t n, const float *x, const float *y, float shift,
+                                const exp_consts *k, bool plain)
+{
+    const vf zero = vf_set(0.0f), off = vf_set(shift);
+    const target_lanes none = { vf_set(-INFINITY), zero, zero, zero };
+    target_lanes l[2] = { none, none };
+    vf s = zero, d = zero, q = zero;
+    size_t i = 0;
+    for (; i + 2 * VF_LEN <= n; i += 2 * VF_LEN) {
+        if (i % LANE_BLOCK == 0) { /* as in lse.c */
+            s = vf_add(s, vf_add(l[0].s, l[1].s)), l[0].s = l[1].s = zero;
+            d = vf_add(d, vf_add(l[0].d, l[1].d)), l[0].d = l[1].d = zero;
+            q = vf_add(q, vf_add(l[0].q, l[1].q)), l[0].q = l[1].q = zero;
+        }
+        for (size_t p = 0; p < 2 * VF_LEN; p += 16) {
+            vf_prefetch(x + i + p + AHEAD);
+            vf_prefetch(y + i + p + AHEAD);
+        }
+        for (size_t j = 0; j < 2; j++)
+            target_add(&l[j], vf_load(x + i + j * VF_LEN), vf_load(y + i + j * VF_LEN), off, k,
+                       plain);
+    }
+    for (; i < n; i += VF_LEN)
+        target_add(&l[0], load_at(x, i, n, -INFINITY), load_at(y, i, n, 0.0f), off, k, plain);
+    return (sums){ vf_hmax(vf_max(l[0].m, l[1].m)), vf_hsum(vf_add(s, vf_add(l[0].s, l[1].s))),
+                   vf_hsum(vf_add(d, vf_add(l[0].d, l[1].d))),
+                   vf_hsum(vf_add(q, vf_add(l[0].q, l[1].q))) };
+}
+
+static inline void target_blocks(size_t n, const float *x, const float *q, float shift,
+                                 const exp_arg *arg, lse_part *part, double dot[2], bool plain)
+{
+    for (size_t i = 0; i < n; i += KERNEL_BLOCK) {
+        size_t m = n - i < KERNEL_BLOCK ? n - i : KERNEL_BLOCK;
+        float ref = part->ref;
+        if (ref == -INFINITY) ref = ref_of(KERNEL(max)(m < SEED ? m : SEED, x + i), arg);
+        exp_consts k = exp_setup(arg, ref, 1.0f);
+        sums b = target_block(m, x + i, q + i, shift, &k, plain);
+        float wanted = ref_of(b.max, arg);
+        if (wanted > ref + RISE) {
+            part->sum = part->sum == 0 ? 0 : ldexp(part->sum, (int)(ref - wanted));
+            ref = wanted;
+            k = exp_setup(arg, ref, 1.0f);
+            b = target_block(m, x + i, q + i, shift, &k, plain);
+        }
+        part->sum += (double)b.sum;
+        dot[0] += (double)b.first;
+        dot[1] += (double)b.second;
+        if (b.max > part->max) part->max = b.max;
+        part->ref = part->max == -INFINITY && part->sum == 0 ? -INFINITY : ref;
+    }
+}
+
+void KERNEL(lse_target)(size_t n, const float *x, const float *q, float shift,
+                        const exp_arg *arg, lse_part *part, double dot[2])
+{
+    if (arg->plain)
+        target_blocks(n, x, q, shift, arg, part, dot, true);
+    else
+        target_blocks(n, x, q, shift, arg, part, dot, false);
+}
+
 /* ---- Both log-sum-exps of a pair --------------------------------------------------------- */
 
 typedef struct pair_sums {

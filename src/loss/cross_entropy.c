@@ -71,6 +71,28 @@ static void reduce(const loss_call *c, loss_row *r, int64_t col, int64_t n, cons
     }
 }
 
+/* Distributions without class weights: with the log-sum-exp, in one loop. */
+static void reduce_target(const loss_call *c, loss_row *r, int64_t col, int64_t n,
+                          const float *x, const float *teacher)
+{
+    const slg_cross_entropy_opts *o = c->opts;
+    const kernel_table *k = &c->ctx->k;
+    float qs[KERNEL_BLOCK];
+    double dot[2] = { 0, 0 }, live[3];
+    (void)teacher;
+    const float *q = rows_fetch(k, &c->target.prob, r->row, col, n, qs);
+    row_segment(&r->rest, col);
+    k->lse_target((size_t)n, x, q, (float)r->sums[SHIFT], &r->rest.arg, &r->rest.segment, dot);
+    const double before = r->sums[SHIFT];
+    move_shift(r);
+    if (r->sums[SHIFT] != before) dot[0] = k->dot((size_t)n, q, x, (float)r->sums[SHIFT]);
+    r->sums[Q_X] += dot[0];
+    r->sums[Q_W] += dot[1];
+    if (o->label_smoothing == 0) return;
+    k->live_sums((size_t)n, x, NULL, (float)r->sums[SHIFT], live);
+    for (int i = 0; i < 3; i++) r->sums[LIVE_X + i] += live[i];
+}
+
 static void solve(const loss_call *c, loss_row *r)
 {
     const slg_cross_entropy_opts *o = c->opts;
@@ -145,10 +167,15 @@ static slg_status cross_entropy(slg_ctx *ctx, const slg_logits *logits,
                                 slg_loss_out *out, slg_logits_grad *grad)
 {
     slg_cross_entropy_opts o = defaults;
+    slg_targets t;
+    loss_method method = cross_entropy_method;
     SLG_TRY(options_read(ctx, "opts", opts, &o, sizeof o));
     SLG_TRY(option_range(ctx, "label_smoothing", o.label_smoothing, 0, 1));
     SLG_TRY(option_least(ctx, "z_loss", o.z_loss, 0));
-    return loss_run(ctx, &cross_entropy_method, &o, o.reduction, logits, targets, out, grad);
+    slg_targets_init(&t, sizeof t);
+    if (targets) SLG_TRY(options_read(ctx, "targets", targets, &t, sizeof t));
+    if (t.prob && !t.class_weight) method.reduce_all = reduce_target;
+    return loss_run(ctx, &method, &o, o.reduction, logits, targets, out, grad);
 }
 
 slg_status slg_cross_entropy(slg_ctx *ctx, const slg_logits *logits, const slg_targets *targets,

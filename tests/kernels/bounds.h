@@ -25,6 +25,7 @@
 #define BOUND_exp_emit_q 8.0       /* 6.4   5.5   5.4; of |a exp| + |b q| */
 #define BOUND_softmax_row 14.0     /* 9.5   9.7   8.0; the log-sum-exp as BOUND_lse */
 #define BOUND_emit_lse 0           /* the bits of exp_emit and lse */
+#define BOUND_lse_target 16.0      /* of the second: of sum q |x - shift| */
 #define BOUND_lse_dot 13.0         /* 9.9  10.4   5.6; of sum p |v|, its square */
 #define BOUND_lse_pair 13.0        /* 8.5   8.3   5.5; the sum beside: of sum q |v| */
 #define BOUND_js_sums 10.0         /* 5.4   5.5   7.8; of sum p (1 + |log(p / m)|) */

@@ -10,6 +10,47 @@ static double other_of(const call *c, size_t i)
     return c->variant % 2 ? 0.75 : (double)in(c, 1)[i];
 }
 
+/* A distribution, with zeros, in input 1. */
+static void logits_and_target(const call *c)
+{
+    float *q = c->in[1];
+    logits(c);
+    for (size_t i = 0; i < c->n; i++) q[i] = i % 5 == 3 ? 0 : fabsf(q[i]);
+}
+
+static void run_lse_target(const kernel_table *k, call *c)
+{
+    const exp_arg arg = arg_of(c);
+    lse_part p = LSE_EMPTY;
+    double dot[2] = { 0, 0 };
+    size_t piece = c->variant < 6 ? 0 : c->n / 3; /* a row may come in pieces */
+    k->lse_target(piece, in(c, 0), in(c, 1), 0.75f, &arg, &p, dot);
+    k->lse_target(c->n - piece, in(c, 0) + piece, in(c, 1) + piece, 0.75f, &arg, &p, dot);
+    c->got[0] = p.sum, c->got[1] = (double)p.ref, c->got[2] = dot[0], c->got[3] = dot[1];
+}
+
+static void check_lse_target(const call *c, worst_t *w)
+{
+    const exp_arg arg = arg_of(c);
+    const float *x = in(c, 0), *q = in(c, 1), max = max_of(x, c->n);
+    double dot = 0, sum = 0, size = 0;
+    for (size_t i = 0; i < c->n; i++) {
+        if (flushed(q[i]) == 0) continue;
+        dot += (double)q[i] * ((double)x[i] - 0.75), sum += (double)q[i];
+        size += (double)q[i] * fabs((double)x[i] - 0.75);
+    }
+    note(w, 2, c->got[2], dot, size + FLUSHED), note(w, 3, c->got[3], sum, sum + FLUSHED);
+    if (has_nan(x, c->n))
+        note(w, 0, c->got[0], NAN, 1);
+    else if (max == -INFINITY)
+        note(w, 0, c->got[0], 0, 1);
+    else if (fabs((double)max * (double)arg.log2e_t) <= (double)EXP_LIMIT)
+        note(w, 0, log(c->got[0]) + c->got[1] * arg.unit, lse_of(sum_of(c, x, reduced)), 1);
+}
+
+SPEC(lse_target, .variants = 12, .in = { F4, F4 }, .special = { NOT_ABOVE, ZEROS | TINY },
+     .prepare = logits_and_target);
+
 static void run_lse_dot(const kernel_table *k, call *c)
 {
     const exp_arg arg = arg_of(c);
