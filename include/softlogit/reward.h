@@ -65,7 +65,7 @@ SLG_API void slg_reward_cross_entropy_opts_init(slg_reward_cross_entropy_opts *o
  * masked: loss +inf, the rest 0.
  *
  * Cost: as slg_cross_entropy where both lambdas are 0 and entropy is NULL. Else the rows are
- * taken whole: a copy of the row in scratch, one more pass, and a selection (no sort) where
+ * taken whole: their exponentials in scratch, one more pass, and a selection (no sort) where
  * the lambdas differ. Errors: as slg_cross_entropy; SLG_ERR_RANGE for an option outside of its
  * domain. Since 0.1.
  */

@@ -201,8 +201,8 @@ typedef struct norm_arg {
  * exp_store          y = exp(..) 2^-ref, for x <= ref's place + 2^30; their sum. With max and
  *                    scale: softmax_row in pieces of ROW_SEGMENT. x + ahead is fetched on the
  *                    way: the next row, or 0
- * exp_split          y = exp_store's; adds { sum y, sum y (x - shift) } over the tail to sums: x <=
- *                    least, or x < least where `equal`; 0 where y is
+ * exp_split          y = exp_store's; adds { sum y, sum y (x - shift) } over the tail to sums: x
+ *                    <= least, or x < least where `equal`; 0 where y is. x + ahead as there
  * split_emit         d = a p, or b p where x is of the tail
  */
 #define SLG_KERNELS_EXP(K)                                                                     \
@@ -226,7 +226,8 @@ typedef struct norm_arg {
 /*
  * Exponentials of a row beside another row. p = a exp(x ..) 2^-ref, q of y alike.
  *
- * lse_target         lse of x; adds { sum q (x - shift), sum q } over q != 0 (whatever x is there)
+ * lse_target         lse of x; adds { sum q (x - shift), sum q } over q != 0, whatever x is
+ *                    there
  * lse_dot            lse of x, with sums of p v and p v^2 in the same scale: a = 1, v = x - y,
  *                    or x - shift where y is NULL; nothing is added where p is 0
  * lse_pair           lse of x and lse of y in one loop; with PAIR_DIFFERENCE or PAIR_CROSS also

@@ -26,8 +26,8 @@
  *   vu                           unsigned 32 bits: vu_set, vu_load, vu_xor; vu_mul(a, b, &h):
  *                                low half of the product, h the high; vu_from(a, least, x):
  *                                x where a >= least, else 0
- *   vf_pack(m, a)                the lanes of a where m, in their order, vm_count(m) of them; then
- *                                anything
+ *   vf_pack(m, a)                the lanes of a where m, in their order, vm_count(m) of them;
+ *                                then anything
  *   vm                           a lane mask: vf_gt, vf_eq; vf_sel(m, a, b) is a where m
  */
 #ifndef SLG_KERNELS_VEC_H

@@ -1,8 +1,8 @@
 /*
  * reward_cross_entropy.c - see reward.h. Without rewards for other classes it is cross-entropy
- * times a weight that counts as constant. With them the rows are taken whole: the row's
- * gradient is that of the tail, p (S - lambda_tail), and the few top classes are written over
- * it.
+ * times a weight that counts as constant. With them the rows are taken whole: the
+ * exponentials are stored while the tail is summed, then multiplied by a factor for the tail
+ * and one for the top. Which a class is of, a comparison tells.
  */
 #include "softlogit/reward.h"
 
