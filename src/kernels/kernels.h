@@ -201,8 +201,8 @@ typedef struct norm_arg {
  * exp_store          y = exp(..) 2^-ref, for x <= ref's place + 2^30; their sum. With max and
  *                    scale: softmax_row in pieces of ROW_SEGMENT. x + ahead is fetched on the
  *                    way: the next row, or 0
- * exp_split          y = exp_store's; adds { sum y, sum y (x - shift) } over the tail to sums: x
- *                    <= least, or x < least where `equal`; 0 where y is. x + ahead as there
+ * exp_split          y = exp_store's; adds { sum y, sum y (x - shift) } over the tail to sums:
+ *                    x <= least, or x < least where `equal`; 0 where y is. x + ahead as there
  * split_emit         d = a p, or b p where x is of the tail
  */
 #define SLG_KERNELS_EXP(K)                                                                     \
