@@ -1,7 +1,7 @@
 /*
- * top_k.c - see top_k.h. No class is moved but those that may be of the top: a sample of the row
- * tells a value that a few more than k exceed; these are packed; and the value that k of them
- * exceed is found by counting, by bisection over the floats between.
+ * top_k.c - see top_k.h. No class is moved but those that may be of the top: a sample of the
+ * row tells a value that a few more than k exceed; these are packed; and the value that k of
+ * them exceed is found by counting, by bisection over the floats between.
  */
 #include "top_k.h"
 
@@ -26,13 +26,14 @@ static float float_of(int64_t key)
     return x;
 }
 
-/* Two neighbours, or one value: more than k of x, or k, exceed low; fewer than k, or k, high. */
+/* Two neighbours, of which more than k of x exceed low, and fewer than k high; or one value,
+   which k exceed. */
 typedef struct bracket {
     float low, high;
     int64_t above_low, above_high;
 } bracket;
 
-/* Where the k-th largest of x lies, for more than k that exceed low. low == high: k exceed it. */
+/* Where the k-th largest of x lies, for more than k that exceed low. */
 static bracket bisect(const kernel_table *kernels, int64_t n, const float *x, int64_t k,
                       float low)
 {
@@ -80,8 +81,8 @@ static int64_t end_of(const kernel_table *kernels, int64_t cols, const float *x,
     return at;
 }
 
-int64_t top_values(const kernel_table *kernels, int64_t cols, const float *x, int64_t k, float *top,
-              top_cut *cut)
+int64_t top_values(const kernel_table *kernels, int64_t cols, const float *x, int64_t k,
+                   float *top, top_cut *cut)
 {
     *cut = (top_cut){ INFINITY, 0 };
     if (k <= 0) return 0;

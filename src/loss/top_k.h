@@ -21,10 +21,10 @@ static inline bool top_has(const top_cut *cut, float x, int64_t index)
 /*
  * The k largest of x, -inf left out, no NaN; of equal ones those of lower index. Returns how
  * many; their values in no order in top, of cols floats; and where they end. Expected time: a
- * read of x at the speed of memory.
+ * read of x at the speed of memory. softmax/top_items.h has them with their places.
  */
-int64_t top_values(const kernel_table *kernels, int64_t cols, const float *x, int64_t k, float *top,
-              top_cut *cut);
+int64_t top_values(const kernel_table *kernels, int64_t cols, const float *x, int64_t k,
+                   float *top, top_cut *cut);
 
 /* A group of classes of a row (the target not among them): its probability, its share of the
    entropy -sum p log p, and the entropy of the group renormalised. */

@@ -138,6 +138,86 @@ static void test_identities(void **state)
     }
 }
 
+/* ---- Rows long enough to be sampled ------------------------------------------------------ */
+
+enum { LONG = 20011, KINDS = 5 };
+
+static const float *sorted; /* what places are compared by */
+
+static int by_value(const void *a, const void *b)
+{
+    const int32_t i = *(const int32_t *)a, j = *(const int32_t *)b;
+    if (sorted[i] != sorted[j]) return sorted[i] < sorted[j] ? 1 : -1;
+    return i < j ? -1 : 1;
+}
+
+/* Random; of few values; large where a sample looks; mostly masked; all equal. */
+static void long_row(int kind, float *x)
+{
+    for (int32_t i = 0; i < LONG; i++) {
+        x[i] = (float)(3 * normal());
+        if (kind == 1) x[i] = rintf(x[i]);
+        if (kind == 3 && i % 8) x[i] = -INFINITY;
+        if (kind == 4) x[i] = 0.75f;
+    }
+    for (int64_t i = 0; kind == 2 && i < 64; i++)
+        for (int64_t j = 0; j < 16; j++) x[i * (LONG - 16) / 63 + j] += 20;
+}
+
+static void check_long(const float *x, int32_t label, int64_t k, const float *d, double loss)
+{
+    static int32_t place[LONG];
+    static bool top[LONG];
+    double max = -INFINITY, total = 0, mass = 0, want = 0;
+    for (int32_t i = 0; i < LONG; i++) place[i] = i, max = fmax(max, (double)x[i]);
+    sorted = x;
+    qsort(place, LONG, sizeof *place, by_value);
+    for (int32_t i = 0; i < LONG; i++) top[place[i]] = i < k;
+    for (int32_t i = 0; i < LONG; i++) total += exp((double)x[i] - max);
+    for (int32_t i = 0; i < LONG; i++) {
+        double p = exp((double)x[i] - max) / total, lambda = top[i] ? 0.2 : -0.1;
+        if (i == label) lambda = 1 / p;
+        mass += lambda * p;
+        if (p > 0) want -= lambda * p * ((double)x[i] - max - log(total));
+    }
+    if (fabs(loss - want) > 2e-6 * (1 + fabs(want))) fail_msg("loss %g, not %g", loss, want);
+    for (int32_t i = 0; i < LONG; i++) {
+        double p = exp((double)x[i] - max) / total;
+        double w = i == label ? 1 : p * (top[i] ? 0.2 : -0.1), g = p * mass - w;
+        if (fabs((double)d[i] - g) > 2e-6 * (p + fabs(w)) + 1e-38)
+            fail_msg("k %d, class %d: %g, not %g", (int)k, i, (double)d[i], g);
+    }
+}
+
+static void test_long_rows(void **state)
+{
+    static float x[KINDS * LONG], d[KINDS * LONG];
+    static const int64_t ks[] = { 1, 100, 2000, 2501, 5000, 19900 };
+    int32_t index[KINDS] = { 8, 16, 24, 32, 40 }; /* of live classes */
+    double loss[KINDS];
+    (void)state;
+    for (int kind = 0; kind < KINDS; kind++) long_row(kind, x + kind * LONG);
+    slg_tensor tx = slg_tensor_2d(x, SLG_F32, KINDS, LONG);
+    slg_tensor td = slg_tensor_2d(d, SLG_F32, KINDS, LONG);
+    slg_tensor ti = slg_tensor_1d(index, SLG_I32, KINDS);
+    slg_tensor tl = slg_tensor_1d(loss, SLG_F64, KINDS);
+    slg_logits l = slg_logits_dense(&tx);
+    slg_targets t = slg_targets_index(&ti);
+    FOR_EACH_ISA(ctx, 1)
+    {
+        for (int64_t i = 0; i < COUNT(ks); i++) {
+            const form f = { 0, 0.2, -0.1, 1e4, ks[i], 0 };
+            slg_reward_cross_entropy_opts o = options(&f);
+            slg_loss_out out = loss_out(&tl, NULL);
+            slg_logits_grad g = slg_grad_dense(&td);
+            o.reduction = SLG_SUM;
+            OK(ctx, slg_reward_cross_entropy(ctx, &l, &t, &o, &out, &g));
+            for (int kind = 0; kind < KINDS; kind++)
+                check_long(x + kind * LONG, index[kind], ks[i], d + kind * LONG, loss[kind]);
+        }
+    }
+}
+
 static void test_edges(void **state)
 {
     (void)state;
@@ -334,9 +414,10 @@ static void test_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_forms),   cmocka_unit_test(test_identities),
-        cmocka_unit_test(test_edges),   cmocka_unit_test(test_expected_reward),
-        cmocka_unit_test(test_entropy), cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_forms),           cmocka_unit_test(test_identities),
+        cmocka_unit_test(test_long_rows),       cmocka_unit_test(test_edges),
+        cmocka_unit_test(test_expected_reward), cmocka_unit_test(test_entropy),
+        cmocka_unit_test(test_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
