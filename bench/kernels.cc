@@ -305,6 +305,13 @@ void run_accumulate(const kernels &k, buffers &b)
 {
     k.accumulate(b.n, b.x, b.sum, b.y);
 }
+void run_rank_keys(const kernels &k, buffers &b)
+{
+    const rank_arg a = { 1.0, 0.08, 0.0, -0.9 };
+    uint32_t range[2] = { UINT32_MAX, 0 };
+    k.rank_keys(b.n, b.x, b.p, &a, reinterpret_cast<uint32_t *>(b.y), range);
+    benchmark::DoNotOptimize(range);
+}
 void run_lincomb(const kernels &k, buffers &b) { k.lincomb(b.n, 0.5, b.x, 0.5, b.y); }
 void run_widen_bf16(const kernels &k, buffers &b) { k.widen_bf16(b.n, b.half, b.y); }
 void run_widen_f16(const kernels &k, buffers &b) { k.widen_f16(b.n, b.half, b.y); }

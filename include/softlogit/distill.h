@@ -193,8 +193,8 @@ SLG_API void slg_uskd_opts_init(slg_uskd_opts *opts, size_t size);
  * of the weak head, its row alone. A class with -inf in x is left out of Z; one with -inf in v
  * makes weak_loss +inf where q has mass on it.
  *
- * Cost: two reads of logits (one with mean_square given), one of the weak head's, a sort
- * of the classes, in double; 16 floats of scratch a class and thread. Errors: as
+ * Cost: two reads of logits (one with mean_square given), one of the weak head's, a radix
+ * sort of the classes by scores in double; 14 floats of scratch a class and thread. Errors: as
  * slg_distillation.
  *
  * Paper: as slg_nkd. Since 0.1.

@@ -1,7 +1,7 @@
 /*
  * dots.c - sums of products in double, for gradients whose squares float32 cannot hold, and
- * a linear combination rounded once, and running sums. Plain loops over lanes of their own: the
- * same bits on every ISA.
+ * a linear combination rounded once, running sums, and the keys of an order. Plain loops over lanes
+ * of their own: the same bits on every ISA.
  */
 #include "vec.h"
 
@@ -52,4 +52,22 @@ void KERNEL(accumulate)(size_t n, const float *restrict x, double *restrict sum,
         sum[i] += (double)x[i];
         y[i] = (float)sum[i];
     }
+}
+
+void KERNEL(rank_keys)(size_t n, const float *x, const float *w, const rank_arg *a,
+                       uint32_t *keys, uint32_t range[2])
+{
+    const rank_arg arg = *a;
+    uint32_t least = range[0], most = range[1];
+    for (size_t i = 0; i < n; i++) {
+        float s = (float)rank_score(&arg, x[i], w[i]) + 0.0f; /* no -0 */
+        uint32_t bits;
+        memcpy(&bits, &s, sizeof bits);
+        keys[i] = (int32_t)bits < 0 ? bits : 0x7fffffffu - bits;
+    }
+    for (size_t i = 0; i < n; i++) {
+        least = keys[i] < least ? keys[i] : least;
+        most = keys[i] > most ? keys[i] : most;
+    }
+    range[0] = least, range[1] = most;
 }

@@ -97,6 +97,18 @@ typedef struct logit_pair {
 /* What lse_pair adds up beside the two sums. */
 enum { PAIR_SUMS = 0, PAIR_DIFFERENCE = 1, PAIR_CROSS = 2 };
 
+/* A class's score: w weight + ((x - base) slope + offset), -inf where x is. In double, so that
+   scores are told apart as the logits are. */
+typedef struct rank_arg {
+    double weight, slope, base, offset;
+} rank_arg;
+
+static inline double rank_score(const rank_arg *a, float x, float w)
+{
+    double s = (double)w * a->weight + (((double)x - a->base) * a->slope + a->offset);
+    return x == -INFINITY ? -INFINITY : s;
+}
+
 /* How an output is written. */
 enum { STORE_CACHED = 0, STORE_STREAM = 1 /* past the caches; sfence is the caller's */ };
 
@@ -331,6 +343,9 @@ typedef struct norm_arg {
  *                    of all. A row with a NaN: NaN, and the first k. 1 <= k <= 16, k <= cols
  *                    <= 2^24
  * dots               { sum x y, sum x x, sum y y } in double; the same bits on every ISA
+ * rank_keys          whole numbers that rise as the scores fall, equal where these are in
+ *                    float32; range = { least, most } is widened to hold them; the same bits on
+ *                    every ISA. No NaN
  */
 #define SLG_KERNELS_SUMS(K)                                                                    \
     K(float, max, (size_t n, const float *x))                                                  \
@@ -344,7 +359,10 @@ typedef struct norm_arg {
     K(void, select_top,                                                                        \
       (size_t rows, size_t cols, const float *x, size_t ld, int k, float *value,               \
        int32_t *index))                                                                        \
-    K(void, dots, (size_t n, const float *x, const float *y, double out[3]))
+    K(void, dots, (size_t n, const float *x, const float *y, double out[3]))                   \
+    K(void, rank_keys,                                                                         \
+      (size_t n, const float *x, const float *w, const rank_arg *a, uint32_t *keys,            \
+       uint32_t range[2]))
 
 /*
  * Element by element.

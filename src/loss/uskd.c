@@ -1,12 +1,14 @@
 /*
- * uskd.c - see distill.h. Rows are seen whole, in double: the sort of the classes costs more
- * than the rest. The engine runs twice: the first time for the batch mean of p[t]^2 alone,
- * unless it is given.
+ * uskd.c - see distill.h. Rows are seen whole: the sort of the classes costs more than the rest.
+ * Both gradients are a softmax and a row beside it, written by the kernels of other losses. The
+ * engine runs twice: the first time for the batch mean of p[t]^2 alone, unless it is given.
  */
 #include <math.h>
+#include <string.h>
 
 #include "core/options.h"
-#include "second.h"
+#include "engine.h"
+#include "rank.h"
 #include "softlogit/distill.h"
 
 static const slg_uskd_opts defaults = {
@@ -34,79 +36,62 @@ typedef struct uskd {
     bool *done;        /* [rows] seen by whole */
     double mean[2];
     rows rank;
+    float *zipf; /* [cols] 1 / (1 + rank) */
 } uskd;
 
-typedef struct scored {
-    double score;
-    int64_t k;
-} scored;
+/* One side of a row: its logits, and its softmax as a sum over all classes but the targets,
+   beside which the targets' logits stand in double. Log-probabilities are
+   (x - base) / temperature - total. */
+typedef struct side {
+    const float *x;
+    double temperature, base;
+    row_stat rest;
+    double others;   /* log-sum-exp of the others, relative to base */
+    double total;    /* of all */
+    double log_p[2]; /* of the targets */
+    double max;      /* of x */
+} side;
 
-/* One row: logits and weak logits as log-probabilities, its targets. */
+/* One row: both sides, its targets. */
 typedef struct view {
-    int64_t cols, y[2];
+    int64_t cols, y[2]; /* -1: none */
     int targets;
     double label[2]; /* of the targets */
-    double *lx, *lw, *rank;
-    scored *order, *spare;
-    double rest; /* log-sum-exp of lx over the other classes */
+    side x, v;
+    float *w, *z, *q; /* [cols] scratch: probabilities of the weak head; Zipf weights; labels */
+    void *rank_scratch;
 } view;
 
 static int64_t scratch_floats(int64_t cols)
 {
-    return cols * (int64_t)((3 * sizeof(double) + 2 * sizeof(scored)) / sizeof(float)) + 16;
+    return 3 * cols + (int64_t)(rank_scratch((size_t)cols) / sizeof(float)) + 2;
 }
 
 static void carve(view *v, float *scratch)
 {
-    char *at = (char *)scratch + (-(uintptr_t)scratch & 15);
-    v->order = (scored *)at;
-    v->spare = v->order + v->cols;
-    v->lx = (double *)(v->spare + v->cols);
-    v->lw = v->lx + v->cols;
-    v->rank = v->lw + v->cols;
-}
-
-static bool is_target(const view *v, int64_t k)
-{
-    return k == v->y[0] || (v->targets > 1 && k == v->y[1]);
-}
-
-/* (x - max) / T - log(sum): differences are kept under any common offset. False for NaN, +inf,
-   nothing. */
-static bool log_softmax(int64_t n, const float *x, double t, double *out)
-{
-    double top = -INFINITY, sum = 0;
-    for (int64_t k = 0; k < n; k++) {
-        if (isnan(x[k])) return false;
-        if ((double)x[k] > top) top = (double)x[k];
-    }
-    if (!isfinite(top)) return false;
-    for (int64_t k = 0; k < n; k++) sum += exp(((double)x[k] - top) / t);
-    for (int64_t k = 0; k < n; k++) out[k] = ((double)x[k] - top) / t - log(sum);
-    return true;
-}
-
-/* Log-sum-exp of l over the classes that are no targets, with a maximum of its own. */
-static double rest_lse(const view *v, const double *l)
-{
-    double top = -INFINITY, sum = 0;
-    for (int64_t k = 0; k < v->cols; k++)
-        if (!is_target(v, k) && l[k] > top) top = l[k];
-    if (top == -INFINITY) return -INFINITY;
-    for (int64_t k = 0; k < v->cols; k++)
-        if (!is_target(v, k)) sum += exp(l[k] - top);
-    return top + log(sum);
+    char *at = (char *)scratch + (-(uintptr_t)scratch & 7);
+    v->rank_scratch = at;
+    v->w = (float *)(at + rank_scratch((size_t)v->cols) / 8 * 8);
+    v->z = v->w + v->cols;
+    v->q = v->z + v->cols;
 }
 
 /* The target of an index, or the two largest labels (lower classes first on ties). */
 static void find_targets(const loss_call *c, const loss_row *r, view *v)
 {
-    *v = (view){ .cols = c->src.cols, .targets = 1, .label = { 1, 0 }, .y = { r->target, -1 } };
+    v->targets = 1;
+    v->label[0] = 1, v->label[1] = 0;
+    v->y[0] = r->target, v->y[1] = -1;
     if (!c->target.has_prob) return;
+    for (int64_t col = 0; col < v->cols; col += KERNEL_BLOCK) {
+        int64_t n = v->cols - col < KERNEL_BLOCK ? v->cols - col : KERNEL_BLOCK;
+        const float *q = rows_fetch(&c->ctx->k, &c->target.prob, r->row, col, n, v->q + col);
+        if (q != v->q + col) memcpy(v->q + col, q, (size_t)n * sizeof *q);
+    }
     v->label[0] = v->label[1] = -1;
     v->y[0] = -1;
     for (int64_t k = 0; k < v->cols; k++) {
-        double q = rows_get(&c->target.prob, r->row, k);
+        double q = (double)v->q[k];
         if (q > v->label[0]) {
             v->label[1] = v->label[0], v->y[1] = v->y[0];
             v->label[0] = q, v->y[0] = k;
@@ -118,66 +103,130 @@ static void find_targets(const loss_call *c, const loss_row *r, view *v)
     if (v->cols == 1) v->label[1] = 0;
 }
 
-/* -log p of target j. With one target from the others' share, which keeps its precision near
-   1. */
-static double target_nll(const view *v, int j)
+/* ---- A side's softmax -------------------------------------------------------------------- */
+
+typedef struct others {
+    const float *x;
+    const int64_t *y;
+} others;
+
+static const float *others_fetch(const void *self, int64_t row, int64_t col, int64_t n,
+                                 float *scratch)
 {
-    double l = v->lx[v->y[j]];
-    return v->targets == 1 && l > -INFINITY ? loss_softplus(v->rest - l) : -l;
+    const others *s = self;
+    (void)row;
+    memcpy(scratch, s->x + col, (size_t)n * sizeof *scratch);
+    for (int j = 0; j < 2; j++)
+        if (s->y[j] >= col && s->y[j] < col + n) scratch[s->y[j] - col] = -INFINITY;
+    return scratch;
 }
 
-static double part(double p, double at_target)
+static void reduce_others(const kernel_table *k, const view *v, side *s)
 {
-    return p == -INFINITY ? -INFINITY : p / (1 - at_target + 1e-6);
-}
-
-/* Order by descending score, lower class first on ties: a merge sort, which asks for no
-   memory. */
-static scored *sort(scored *a, scored *b, int64_t n)
-{
-    for (int64_t width = 1; width < n; width *= 2) {
-        for (int64_t lo = 0; lo < n; lo += 2 * width) {
-            int64_t mid = lo + width < n ? lo + width : n,
-                    hi = mid + width < n ? mid + width : n;
-            for (int64_t i = lo, j = mid, k = lo; k < hi; k++)
-                b[k] = i < mid && (j >= hi || a[i].score >= a[j].score) ? a[i++] : a[j++];
+    const exp_arg arg = exp_arg_of(s->temperature, 0.0f);
+    const others rest = { s->x, v->y };
+    const int64_t low = v->y[1] >= 0 && v->y[1] < v->y[0] ? v->y[1] : v->y[0],
+                  high = low == v->y[0] ? v->y[1] : v->y[0];
+    row_start(&s->rest, &arg);
+    for (int64_t col = 0; col < v->cols; col += KERNEL_BLOCK) {
+        int64_t from = col, end = col + KERNEL_BLOCK < v->cols ? col + KERNEL_BLOCK : v->cols;
+        row_segment(&s->rest, col);
+        for (int j = 0; j < 2; j++) {
+            const int64_t y = j ? high : low;
+            if (y < from || y >= end) continue;
+            k->lse((size_t)(y - from), s->x + from, &arg, &s->rest.segment);
+            from = y + 1;
         }
-        scored *swap = a;
-        a = b, b = swap;
+        k->lse((size_t)(end - from), s->x + from, &arg, &s->rest.segment);
     }
-    return a;
+    row_finish(k, &s->rest, 0, v->cols, others_fetch, &rest);
 }
 
-static void rank_classes(const uskd *u, view *v)
+/* Joins the targets to the others. False for NaN, +inf, nothing. */
+static bool join(const view *v, side *s)
 {
-    double w = 0, p = 0;
+    const row_kind kind = s->rest.kind;
+    double top = -INFINITY, at[2], sum = 0;
+    if (kind == ROW_NAN || kind == ROW_INF) return false;
+    s->max = kind == ROW_MASKED ? -INFINITY : (double)s->rest.part.max;
     for (int j = 0; j < v->targets; j++) {
-        w += exp(v->lw[v->y[j]]);
-        p += u->o.score == SLG_USKD_LOG ? v->lx[v->y[j]] : exp(v->lx[v->y[j]]);
+        const double x = (double)s->x[v->y[j]];
+        if (isnan(x) || x == INFINITY) return false;
+        if (x > s->max) s->max = x;
     }
-    for (int64_t k = 0; k < v->cols; k++) {
-        double r = u->o.score == SLG_USKD_LOG ? v->lx[k] : exp(v->lx[k]);
-        v->order[k] = (scored){ part(exp(v->lw[k]), w) + part(r, p), k };
+    if (s->max == -INFINITY) return false;
+    s->base = kind == ROW_MASKED ? s->max : (double)s->rest.arg.pre;
+    s->others = top = s->rest.lse_rel;
+    for (int j = 0; j < v->targets; j++) {
+        at[j] = ((double)s->x[v->y[j]] - s->base) / s->temperature;
+        if (at[j] > top) top = at[j];
     }
-    const scored *sorted = sort(v->order, v->spare, v->cols);
-    for (int64_t i = 0; i < v->cols; i++) v->rank[sorted[i].k] = (double)i;
+    sum = exp(s->others - top);
+    for (int j = 0; j < v->targets; j++) sum += exp(at[j] - top);
+    s->total = top + log(sum);
+    for (int j = 0; j < v->targets; j++) s->log_p[j] = at[j] - s->total;
+    /* From the others' share, which keeps its precision near 1. */
+    if (v->targets == 1 && at[0] > -INFINITY) s->log_p[0] = -loss_softplus(s->others - at[0]);
+    return true;
 }
 
-/* Zipf weights of the other classes that are live: 1 / (1 + rank), to be divided by their
-   sum. */
-static double zipf_sum(const view *v)
+/* Pass 2 of all classes; a target beyond the range of the others is put in apart. */
+static exp_out softmax_of(const side *s, double weight)
 {
-    double sum = 0;
-    for (int64_t k = 0; k < v->cols; k++)
-        if (!is_target(v, k) && v->lx[k] > -INFINITY) sum += 1 / (1 + v->rank[k]);
+    const exp_arg arg = exp_arg_of(s->temperature, (float)s->base);
+    return exp_out_of(&arg, s->total, weight);
+}
+
+static void probabilities(const kernel_table *k, const view *v, const side *s, float *p)
+{
+    const exp_out e = softmax_of(s, 1);
+    k->exp_emit((size_t)v->cols, s->x, &e, p, STORE_CACHED);
+    for (int j = 0; j < v->targets; j++)
+        if (fabs(((double)s->x[v->y[j]] - s->base) / s->temperature) > (double)EXP_LIMIT / 2)
+            p[v->y[j]] = (float)exp(s->log_p[j]);
+}
+
+/* Sum over classes of q log p, for weights that sum to `all`; nothing is added where q is 0. */
+static double cross(const kernel_table *k, const view *v, const side *s, const float *q,
+                    double all)
+{
+    const double sum = k->dot((size_t)v->cols, q, s->x, (float)s->max);
+    return sum / s->temperature + all * ((s->max - s->base) / s->temperature - s->total);
+}
+
+/* ---- Ranks ------------------------------------------------------------------------------- */
+
+/* 1 / (1 + rank) of the other classes that are live, into z; their sum. */
+static double rank_classes(const loss_call *c, const loss_row *r, const uskd *u, view *v)
+{
+    const kernel_table *k = &c->ctx->k;
+    const size_t n = (size_t)v->cols;
+    const bool log_score = u->o.score == SLG_USKD_LOG;
+    const float *x = v->x.x;
+    double w = 0, p = 0, sum;
+    for (int j = 0; j < v->targets; j++) {
+        w += exp(v->v.log_p[j]);
+        p += log_score ? v->x.log_p[j] : exp(v->x.log_p[j]);
+    }
+    w = 1 - w + 1e-6, p = 1 - p + 1e-6;
+    rank_arg arg = { 1 / w, 1 / p, 0, 0 };
+    probabilities(k, v, &v->v, v->w);
+    if (log_score)
+        arg.slope = 1 / (p * v->x.temperature), arg.base = v->x.base,
+        arg.offset = -v->x.total / p;
+    else
+        probabilities(k, v, &v->x, v->q), x = v->q;
+    const uint64_t *order = rank_order(k, n, x, v->w, &arg, v->y, v->rank_scratch);
+    for (size_t i = 0; i < n; i++) v->z[(uint32_t)order[i]] = u->zipf[i];
+    for (size_t i = 0; u->rank.data && i < n; i++)
+        rows_put(&u->rank, r->row, (uint32_t)order[i], (double)i);
+    for (int j = 0; j < v->targets; j++) v->z[v->y[j]] = 0;
+    k->target_mix(n, v->x.x, NULL, 0.0f, 1.0f, v->z, v->z); /* 0 where masked */
+    k->within(n, v->z, INFINITY, &sum);
     return sum;
 }
 
-static double smoothed(const loss_call *c, const uskd *u, const view *v, int64_t row, int64_t k)
-{
-    double hot = c->target.has_prob ? rows_get(&c->target.prob, row, k) : k == v->y[0];
-    return (1 - u->o.smoothing) * hot + u->o.smoothing / (double)v->cols;
-}
+/* ---- Value and gradients ----------------------------------------------------------------- */
 
 /* What a row's solution is made of. */
 typedef struct solved {
@@ -185,101 +234,142 @@ typedef struct solved {
     bool others;
 } solved;
 
-static void value(const loss_call *c, loss_row *r, const uskd *u, const view *v, solved *s)
+/* sum q log w over the weak head's labels q; -inf where a class that it masks has mass. */
+static double weak_cross(const loss_call *c, const uskd *u, const view *v)
+{
+    const kernel_table *k = &c->ctx->k;
+    const double hot = 1 - u->o.smoothing, each = u->o.smoothing / (double)v->cols;
+    double sum = 0, live[3];
+    if (hot > 0 && c->target.has_prob) {
+        double all = 0;
+        k->within((size_t)v->cols, v->q, INFINITY, &all);
+        sum = hot * cross(k, v, &v->v, v->q, all);
+    } else if (hot > 0) {
+        sum = hot * v->v.log_p[0];
+    }
+    if (each == 0) return sum;
+    k->live_sums((size_t)v->cols, v->v.x, NULL, (float)v->v.max, live);
+    if (live[2] < (double)v->cols) return -INFINITY;
+    return sum + each * (live[0] / v->v.temperature +
+                         live[2] * ((v->v.max - v->v.base) / v->v.temperature - v->v.total));
+}
+
+static void value(const loss_call *c, const loss_row *r, const uskd *u, const view *v,
+                  solved *s)
 {
     s->target = s->other = s->weak = 0;
     for (int j = 0; j < v->targets; j++) {
         double p2 = u->square[j][r->row];
         s->soft[j] = v->label[j] > 0 ? p2 + v->label[j] - u->mean[j] : 0;
-        s->target += isnan(s->soft[j]) ? s->soft[j] : loss_term(s->soft[j], target_nll(v, j));
+        s->target += isnan(s->soft[j]) ? s->soft[j] : loss_term(s->soft[j], -v->x.log_p[j]);
     }
-    s->zipf = zipf_sum(v);
-    s->others = v->cols - v->targets > 1 && v->rest > -INFINITY;
-    for (int64_t k = 0; k < v->cols && s->others; k++)
-        if (!is_target(v, k) && v->lx[k] > -INFINITY)
-            s->other -= (v->lx[k] - v->rest) / ((1 + v->rank[k]) * s->zipf);
-    for (int64_t k = 0; k < v->cols; k++)
-        s->weak -= loss_term(u->o.mu * smoothed(c, u, v, r->row, k), v->lw[k]);
+    s->others = v->cols - v->targets > 1 && v->x.others > -INFINITY;
+    if (s->others) {
+        /* Relative to the others' sum: what cross adds of the total is taken off. */
+        double sum = cross(&c->ctx->k, v, &v->x, v->z, s->zipf);
+        s->other = v->x.others - v->x.total - sum / s->zipf;
+    }
+    if (u->o.mu > 0) s->weak = -u->o.mu * weak_cross(c, u, v);
 }
 
 static void gradient(const loss_call *c, const loss_row *r, const uskd *u, const view *v,
                      const solved *s, float *d)
 {
+    const kernel_table *k = &c->ctx->k;
     const slg_uskd_opts *o = &u->o;
     double pull = 0, factor = r->weight * loss_factor(r);
     for (int j = 0; j < v->targets; j++) pull += o->alpha * s->soft[j];
     pull += o->cross_entropy;
-    for (int64_t k = 0; k < v->cols; k++) {
-        double g = pull * exp(v->lx[k]);
-        if (s->others && !is_target(v, k))
-            g += o->beta * (exp(v->lx[k] - v->rest) - 1 / ((1 + v->rank[k]) * s->zipf));
-        d[k] = v->lx[k] == -INFINITY ? 0.0f : (float)(factor * g);
+    if (isnan(pull)) { /* the batch mean is */
+        for (int64_t i = 0; i < v->cols; i++) d[i] = v->x.x[i] == -INFINITY ? 0.0f : NAN;
+    } else if (v->x.rest.kind == ROW_MASKED) {
+        fill_f32(d, v->cols, 0.0f); /* targets alone are live */
+    } else {
+        const double beta = s->others ? o->beta : 0;
+        const exp_out e =
+            row_out(&v->x.rest, factor * (pull * exp(v->x.others - v->x.total) + beta), 0.0f);
+        const double back = beta > 0 ? -factor * beta / s->zipf : 0;
+        k->exp_emit_q((size_t)v->cols, v->x.x, &e, (float)back, v->z, d, STORE_CACHED);
     }
     for (int j = 0; j < v->targets; j++) {
-        double own = o->alpha * s->soft[j] + o->cross_entropy * v->label[j], l = v->lx[v->y[j]];
-        double g = (pull - own) * exp(l) + own * expm1(-target_nll(v, j));
+        double own = o->alpha * s->soft[j] + o->cross_entropy * v->label[j], l = v->x.log_p[j];
+        double g = (pull - own) * exp(l) + own * expm1(l);
         d[v->y[j]] = l == -INFINITY ? 0.0f : (float)(factor * g);
     }
-    /* Cross-entropy with labels beside the two: their share of -label. */
-    for (int64_t k = 0; c->target.has_prob && o->cross_entropy > 0 && k < v->cols; k++)
-        if (!is_target(v, k) && v->lx[k] > -INFINITY)
-            d[k] -= (float)(factor * o->cross_entropy * rows_get(&c->target.prob, r->row, k));
+    /* Cross-entropy with labels beside the two: their share of -label. z is 0 for the targets
+       and what is masked. */
+    for (int64_t i = 0; c->target.has_prob && o->cross_entropy > 0 && i < v->cols; i++)
+        if (v->z[i] > 0) d[i] -= (float)(factor * o->cross_entropy * (double)v->q[i]);
 }
 
-static double cross_entropy(const loss_call *c, const loss_row *r, const view *v)
+static double cross_entropy(const loss_call *c, const view *v)
 {
-    double sum = 0;
-    if (!c->target.has_prob) return target_nll(v, 0);
-    for (int64_t k = 0; k < v->cols; k++)
-        sum -= loss_term(rows_get(&c->target.prob, r->row, k), v->lx[k]);
-    return sum;
+    double all = 0;
+    if (!c->target.has_prob) return -v->x.log_p[0];
+    c->ctx->k.within((size_t)v->cols, v->q, INFINITY, &all);
+    return -cross(&c->ctx->k, v, &v->x, v->q, all);
 }
 
-/* Rank, and the weak head's gradient, of a row: -1 and NaN where its row is no distribution. */
-static void put_weak(const loss_call *c, const loss_row *r, const uskd *u, const view *v,
-                     bool good)
+/* The weak head's gradient: its softmax less its labels. */
+static void put_weak(const loss_call *c, const loss_row *r, const uskd *u, const view *v)
 {
-    double factor = r->weight * u->o.mu * r->scale / source_temperature(&c->teacher, r->row);
-    for (int64_t k = 0; k < v->cols; k++) {
-        if (u->rank.data) rows_put(&u->rank, r->row, k, good ? v->rank[k] : -1);
-        if (!r->dt) continue;
-        double g = good ? factor * (exp(v->lw[k]) - smoothed(c, u, v, r->row, k)) : (double)NAN;
-        r->dt[k] = good && v->lw[k] == -INFINITY ? 0.0f : (float)g;
+    const kernel_table *k = &c->ctx->k;
+    const double factor = r->weight * u->o.mu * r->scale / v->v.temperature;
+    const double hot = 1 - u->o.smoothing, each = u->o.smoothing / (double)v->cols;
+    float *dt = r->dt;
+    exp_out e = softmax_of(&v->v, factor);
+    if (c->target.has_prob) {
+        k->target_mix((size_t)v->cols, v->v.x, v->q, (float)hot, (float)each, NULL, v->w);
+        k->exp_emit_q((size_t)v->cols, v->v.x, &e, (float)-factor, v->w, dt, STORE_CACHED);
+    } else {
+        e.c = (float)(-factor * each);
+        k->exp_emit((size_t)v->cols, v->v.x, &e, dt, STORE_CACHED);
     }
+    for (int j = 0; j < v->targets; j++) {
+        const double l = v->v.log_p[j], q = hot * v->label[j] + each;
+        dt[v->y[j]] = l == -INFINITY ? 0.0f : (float)(factor * (expm1(l) + (1 - q)));
+    }
+}
+
+static void no_row(const loss_call *c, loss_row *r, const uskd *u, float *d)
+{
+    r->loss = r->extra[0] = r->extra[1] = r->extra[2] = r->extra[3] = NAN;
+    for (int64_t k = 0; u->rank.data && k < c->src.cols; k++) rows_put(&u->rank, r->row, k, -1);
+    if (r->dt) fill_f32(r->dt, c->src.cols, NAN);
+    if (d) fill_f32(d, c->src.cols, NAN);
 }
 
 static void whole(const loss_call *c, loss_row *r, const float *x, const float *t, float *d,
                   float *scratch)
 {
     const uskd *u = c->opts;
-    view v;
+    const kernel_table *k = &c->ctx->k;
+    view v = { .cols = c->src.cols };
     solved s;
-    find_targets(c, r, &v);
     carve(&v, scratch);
-    log_softmax(v.cols, x, r->temperature, v.lx); /* an ordinary row */
-    v.rest = rest_lse(&v, v.lx);
-    if (u->squares_only) {
-        for (int j = 0; j < v.targets; j++) u->square[j][r->row] = exp(-2 * target_nll(&v, j));
-        return;
-    }
-    bool good = log_softmax(v.cols, t, source_temperature(&c->teacher, r->row), v.lw);
+    find_targets(c, r, &v);
+    v.x = (side){ .x = x, .temperature = r->temperature, .rest = r->rest };
+    if (c->target.has_prob) reduce_others(k, &v, &v.x);
+    join(&v, &v.x); /* an ordinary row */
+    for (int j = 0; j < v.targets; j++) u->square[j][r->row] = exp(2 * v.x.log_p[j]);
+    if (u->squares_only) return;
     u->done[r->row] = true;
-    for (int j = 0; j < v.targets; j++) u->square[j][r->row] = exp(-2 * target_nll(&v, j));
-    if (!good) {
-        put_weak(c, r, u, &v, false);
-        r->loss = r->extra[0] = r->extra[1] = r->extra[2] = r->extra[3] = NAN;
-        for (int64_t k = 0; d && k < v.cols; k++) d[k] = NAN;
+    v.v = (side){ .x = t, .temperature = source_temperature(&c->teacher, r->row) };
+    reduce_others(k, &v, &v.v);
+    if (!join(&v, &v.v)) {
+        no_row(c, r, u, d);
         return;
     }
-    rank_classes(u, &v);
+    s.zipf = rank_classes(c, r, u, &v);
+    if (c->target.has_prob && u->o.score != SLG_USKD_LOG) find_targets(c, r, &v); /* q again */
     value(c, r, u, &v, &s);
     double loss = loss_term(u->o.alpha, s.target) + loss_term(u->o.beta, s.other) + s.weak;
     if (isnan(s.target)) loss = NAN; /* the batch mean is */
-    if (u->o.cross_entropy > 0) loss += u->o.cross_entropy * cross_entropy(c, r, &v);
+    if (u->o.cross_entropy > 0) loss += u->o.cross_entropy * cross_entropy(c, &v);
     r->loss = loss_term(r->weight, loss);
     r->extra[0] = s.target, r->extra[1] = s.other, r->extra[2] = s.weak,
     r->extra[3] = s.soft[0];
-    put_weak(c, r, u, &v, true);
+    if (r->dt) put_weak(c, r, u, &v);
     if (d) gradient(c, r, u, &v, &s, d);
 }
 
@@ -291,6 +381,12 @@ static slg_status open(loss_call *c)
     const slg_uskd_opts *o = &u->o;
     const int64_t shape[2] = { c->src.rows, c->src.cols };
     if (u->squares_only) return SLG_OK;
+    if (c->src.cols > INT32_MAX)
+        return slg_fail(c->ctx, SLG_ERR_SHAPE, "logits has %lld columns: at most %d",
+                        (long long)c->src.cols, INT32_MAX);
+    u->zipf = arena_alloc(c->ctx, (size_t)c->src.cols, sizeof *u->zipf);
+    if (!u->zipf) return SLG_ERR_MEMORY;
+    for (int64_t k = 0; k < c->src.cols; k++) u->zipf[k] = (float)(1 / (1 + (double)k));
     SLG_TRY(loss_open_extra(c, 0, "opts.target_loss", o->target_loss));
     SLG_TRY(loss_open_extra(c, 1, "opts.other_loss", o->other_loss));
     SLG_TRY(loss_open_extra(c, 2, "opts.weak_loss", o->weak_loss));

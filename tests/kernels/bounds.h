@@ -39,6 +39,7 @@
 #define BOUND_binary_kl 70.0       /* 39.1  39.8  35.4; of the sum, half a unit off its least */
 #define BOUND_binary_kl_slope 8.5  /* 6.6   6.3   4.3; more for large logits */
 #define BOUND_dots 1e-4            /* in double */
+#define BOUND_rank_keys 0
 #define BOUND_lincomb 1.0          /* rounded once */
 #define BOUND_exp_store 14.0
 #define BOUND_exp_split 14.0 /* the second sum: of sum p |x - shift| */

@@ -253,4 +253,40 @@ static void check_select_top(const call *c, worst_t *w)
 SPEC(select_top, .variants = 7, .in = { F4 }, .out = { F4, F4 },
      .special = { ANY_VALUE & ~TINY }, .prepare = few_values);
 
+/* Some scores far apart, some near each other, some 0. */
+static const rank_arg rank_args[] = { { 0.9, 0.07, 0, -0.5 },
+                                      { 1e5, 1e-9, 1000, 0 },
+                                      { 0, 0, 0, 0 } };
+
+static void run_rank_keys(const kernel_table *k, call *c)
+{
+    uint32_t range[2] = { UINT32_MAX, 0 };
+    k->rank_keys(c->n, in(c, 0), in(c, 1), &rank_args[c->variant], c->out[0], range);
+    c->got[0] = range[0], c->got[1] = range[1];
+}
+
+static void check_rank_keys(const call *c, worst_t *w)
+{
+    const uint32_t *keys = c->out[0];
+    uint32_t least = UINT32_MAX, most = 0;
+    for (size_t i = 0; i < c->n; i++) {
+        double x = flushed(in(c, 0)[i]), v = flushed(in(c, 1)[i]), s;
+        const rank_arg *a = &rank_args[c->variant];
+        s = v * a->weight + ((x - a->base) * a->slope + a->offset);
+        if (x == -(double)INFINITY) s = -(double)INFINITY;
+        int64_t bits = 0;
+        float f = (float)s;
+        if (fabsf(f) >= FLT_MIN) memcpy(&bits, &f, sizeof f);
+        bool below = bits >> 31 & 1;
+        note(w, i, keys[i], below ? (double)bits : (double)(INT32_MAX - bits), 0);
+        if (keys[i] < least) least = keys[i];
+        if (keys[i] > most) most = keys[i];
+    }
+    note(w, 0, c->got[0], least, 0);
+    note(w, 1, c->got[1], most, 0);
+}
+
+SPEC(rank_keys, .variants = 3, .in = { F4, F4 }, .out = { F4 },
+     .special = { MINUS_INF | ZEROS | TINY, ZEROS | TINY }, .prepare = probabilities);
+
 KERNEL_TESTS(SUMS)

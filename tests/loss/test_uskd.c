@@ -290,7 +290,7 @@ static void test_edges(void **state)
         slg_tensor tr = slg_tensor_2d(rank, SLG_I32, 2, 4);
         o.other_loss = o.soft_target = NULL, o.rank = &tr;
         assert_true(isnan(few(ctx, 2, 4, bad, fine, t, &o, d, dv)) && isnan(d[0]) &&
-                    isnan(d[4]));
+                    isnan(d[1]) && isnan(d[4]));
         assert_true(isnan(dv[4]) && !isnan(dv[0]) && rank[4] == -1 && rank[0] >= 0);
         o.mean_square = 0.5;
         few(ctx, 2, 4, bad, fine, t, &o, d, dv);
@@ -304,6 +304,65 @@ static void test_edges(void **state)
         /* Ties: by class. */
         few(ctx, 2, 4, zero, zero, t, &o, d, dv);
         for (int k = 0; k < 4; k++) assert_int_equal(rank[k], k);
+    }
+}
+
+/* Rows long enough for the radix sort, whose scores fall together in float32, lie far apart or
+   are equal; against an order by comparison of the same scores. */
+static const double *scores_;
+static int by_score(const void *a, const void *b)
+{
+    const int32_t i = *(const int32_t *)a, j = *(const int32_t *)b;
+    if (scores_[i] != scores_[j]) return scores_[i] > scores_[j] ? -1 : 1;
+    return i < j ? -1 : 1;
+}
+
+static void test_long_rows(void **state)
+{
+    (void)state;
+    enum { N = 9000, KINDS = 6 };
+    static float x[N], v[N], d[N], dv[N];
+    static double score[N];
+    static int32_t rank[N], want[N];
+    const int32_t y = 7000;
+    FOR_EACH_ISA(ctx, 1)
+    for (int kind = 0; kind < KINDS; kind++) {
+        double top = -INFINITY, sum = 0;
+        for (int k = 0; k < N; k++) {
+            double g = normal();
+            x[k] = (float)(kind == 0   ? g
+                           : kind == 1 ? 1e-4 * g
+                           : kind == 2 ? -exp(30 * fabs(g))
+                           : kind == 3 ? rint(2 * g)
+                           : kind == 4 ? (k % 3 == 0 ? -(double)INFINITY : g)
+                                       : 100 * g);
+            v[k] = 0; /* the same for all classes: logits alone tell them apart */
+        }
+        x[y] = kind == 5 ? 1000.0f : -1.0f;
+        for (int k = 0; k < N; k++)
+            if (k != y) top = fmax(top, (double)x[k]);
+        for (int k = 0; k < N; k++)
+            if (k != y) sum += exp((double)x[k] - top);
+        for (int k = 0; k < N; k++) score[k] = (double)x[k], want[k] = k;
+        scores_ = score;
+        qsort(want, N, sizeof *want, by_score);
+        slg_uskd_opts o;
+        float part = 0;
+        slg_tensor tr = slg_tensor_2d(rank, SLG_I32, 1, N),
+                   to = slg_tensor_1d(&part, SLG_F32, 1);
+        int32_t t[1] = { y };
+        slg_uskd_opts_init(&o, sizeof o);
+        o.rank = &tr, o.other_loss = &to;
+        few(ctx, 1, N, x, v, t, &o, d, dv);
+        double zipf = 0, other = 0, rest = top + log(sum);
+        for (int i = 0; i < N; i++) {
+            const int k = want[i];
+            assert_int_equal(rank[k], i);
+            if (k == y || x[k] == -INFINITY) continue;
+            zipf += 1.0 / (1 + i);
+            other -= ((double)x[k] - rest) / (1 + i);
+        }
+        assert_true(fabs((double)part - other / zipf) < 3e-6 * (1 + fabs(other / zipf)));
     }
 }
 
@@ -354,9 +413,8 @@ static void test_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_against_double),
-        cmocka_unit_test(test_identities),
-        cmocka_unit_test(test_edges),
+        cmocka_unit_test(test_against_double), cmocka_unit_test(test_identities),
+        cmocka_unit_test(test_edges),          cmocka_unit_test(test_long_rows),
         cmocka_unit_test(test_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
