@@ -305,6 +305,17 @@ void run_accumulate(const kernels &k, buffers &b)
 {
     k.accumulate(b.n, b.x, b.sum, b.y);
 }
+constexpr margin_arg MARGIN = { 1.0, 1.0, 0.5f, 0.25f };
+void run_margin_sums(const kernels &k, buffers &b)
+{
+    double out[2];
+    k.margin_sums(b.n, b.x, b.p, &MARGIN, out);
+    benchmark::DoNotOptimize(out);
+}
+void run_margin_emit(const kernels &k, buffers &b)
+{
+    k.margin_emit(b.n, b.x, b.p, &MARGIN, 0.1, b.y, store(b));
+}
 void run_rank_keys(const kernels &k, buffers &b)
 {
     const rank_arg a = { 1.0, 0.08, 0.0, -0.9 };

@@ -109,6 +109,14 @@ static inline double rank_score(const rank_arg *a, float x, float w)
     return x == -INFINITY ? -INFINITY : s;
 }
 
+/* How margins change between two rows of scores: e = (a' a_unit - h' h_unit) - (a[k] a_unit -
+   h[k] h_unit), a' and h' the target's scores; 0 where a[k] or h[k] is -inf. In double:
+   differences of differences. */
+typedef struct margin_arg {
+    double a_unit, h_unit;
+    float a, h; /* the target's, finite */
+} margin_arg;
+
 /* How an output is written. */
 enum { STORE_CACHED = 0, STORE_STREAM = 1 /* past the caches; sfence is the caller's */ };
 
@@ -248,6 +256,9 @@ typedef struct norm_arg {
  * js_sums            adds to sums { sum p log(p / m), sum q log(q / m) }, m = share q +
  *                    (1 - share) p; share in (0, 1), p and q at most about 1
  * js_emit            d = p (b log(p / m) + c), 0 where p is (or is below 2^-100)
+ * margin_sums        { sum e, sum e^2 }, see margin_arg; both NaN where a or h has a NaN or
+ *                    +inf; the same bits on every ISA
+ * margin_emit        d = factor e, rounded once
  * exp_emit2          d = p + q; 0 where x is -inf; no c
  * exp_emit_linear    d = p (c + b (x - y)), or of x - shift where y is NULL; 0 where p is
  */
@@ -270,6 +281,11 @@ typedef struct norm_arg {
     K(void, exp_emit2,                                                                         \
       (size_t n, const float *x, const exp_out *ex, const float *y, const exp_out *ey,         \
        float *d, int store))                                                                   \
+    K(void, margin_sums,                                                                       \
+      (size_t n, const float *a, const float *h, const margin_arg *m, double out[2]))          \
+    K(void, margin_emit,                                                                       \
+      (size_t n, const float *a, const float *h, const margin_arg *m, double factor, float *d, \
+       int store))                                                                             \
     K(void, exp_emit_linear,                                                                   \
       (size_t n, const float *x, const exp_out *e, float b, const float *y, float shift,       \
        float *d, int store))

@@ -33,91 +33,98 @@ void slg_margin_change_opts_init(slg_margin_change_opts *opts, size_t size)
     options_init(opts, size, &change_defaults, sizeof change_defaults);
 }
 
-/* Two score rows and what divides them. */
+/* e[k] = D(A)[k] - D(H)[k] of a row, as margin_arg has it. */
 typedef struct margins {
-    const float *a, *h;
-    double a_unit, h_unit; /* 1 / temperature */
-    int64_t cols, target;
-    double at_target; /* A - H there */
-    double r;         /* norm of the change; NaN where a row is not finite or masked */
-    double sum;       /* of e / r */
+    margin_arg arg;
+    double r;   /* norm of e; NaN where a row is not finite or masked */
+    double sum; /* of e / r */
 } margins;
 
-/* e[k] = D(A)[k] - D(H)[k], 0 where a class does not count. */
-static double change(const margins *m, int64_t k)
+/* What masks the target, in either row, makes all of e 0. */
+static margin_arg margin_of(float a, double a_temperature, float h, double h_temperature)
 {
-    double a = (double)m->a[k], h = (double)m->h[k];
-    if (k == m->target || a == -INFINITY || h == -INFINITY) return 0;
-    return m->at_target - (a * m->a_unit - h * m->h_unit);
+    if (a == -INFINITY || h == -INFINITY) return (margin_arg){ 0, 0, 0, 0 };
+    return (margin_arg){ 1 / a_temperature, 1 / h_temperature, a, h };
 }
 
-static margins margins_of(const float *a, double a_temperature, const float *h,
-                          double h_temperature, int64_t cols, int64_t target)
+static margins margins_of(const margin_arg *arg, const double sums[2])
 {
-    margins m = { a, h, 1 / a_temperature, 1 / h_temperature, cols, target, 0, 0, 0 };
-    double squares = 0, sum = 0, odd = 0; /* odd: NaN if an entry is NaN or +inf */
-    for (int64_t k = 0; k < cols; k++) {
-        if (a[k] > -INFINITY || isnan(a[k])) odd += 0 * (double)a[k];
-        if (h[k] > -INFINITY || isnan(h[k])) odd += 0 * (double)h[k];
-    }
-    m.r = odd;
-    if (isnan(odd) || a[target] == -INFINITY || h[target] == -INFINITY) return m;
-    m.at_target = (double)a[target] * m.a_unit - (double)h[target] * m.h_unit;
-    for (int64_t k = 0; k < cols; k++) {
-        double e = change(&m, k);
-        squares += e * e;
-        sum += e;
-    }
-    m.r = sqrt(squares);
-    m.sum = m.r > 0 ? sum / m.r : 0;
+    margins m = { *arg, sqrt(sums[1]), 0 };
+    m.sum = m.r > 0 ? sums[0] / m.r : 0;
     return m;
 }
 
-/* d[k] = factor dr/dA[k]: of the scores before their temperature. d may be a row of scores. */
-static void put_change(const margins *m, double factor, float *d)
+/* What e is multiplied by for factor dr/dA, but for the target, which gets factor sum. */
+static double slope(const margins *m, double factor) { return m->r > 0 ? -factor / m->r : 0; }
+
+/* Comp-sum's own gradient less h_unit g, g in scratch, into [from, to) of d. */
+static void put_clean(const loss_call *c, const loss_row *r, double log_slope, double h_unit,
+                      int64_t n, const float *x, const float *g, float *d, int store)
 {
-    for (int64_t k = 0; k < m->cols; k++) {
-        double g = m->r == 0 ? 0 : k == m->target ? m->sum : -change(m, k) / m->r;
-        d[k] = isnan(m->r) ? NAN : (float)(factor * g);
+    const double factor = loss_factor(r);
+    const bool masked = r->rest.kind == ROW_MASKED;
+    if (!masked && r->a * factor <= LARGE_SLOPE) {
+        const exp_out e = loss_softmax(c, r, r->a * factor, 0.0f);
+        c->ctx->k.exp_emit_q((size_t)n, x, &e, (float)-h_unit, g, d, store);
+        return;
     }
+    if (masked)
+        fill_f32(d, n, 0.0f);
+    else
+        comp_sum_emit_large(r, log_slope + log(r->weight) + log(factor), n, x, d);
+    for (int64_t k = 0; k < n; k++) d[k] -= (float)(h_unit * (double)g[k]);
 }
 
-/* Comp-sum's own gradient, into d. */
-static void comp_sum_grad(const loss_call *c, const loss_row *r, double log_slope,
-                          const float *x, float *d)
+/* Both gradients, a block at a time; either may be where its scores are. */
+static void put_both(const loss_call *c, const loss_row *r, const margins *m, double log_slope,
+                     const float *x, const float *t, float *d)
 {
-    double factor = loss_factor(r);
-    if (r->a * factor <= LARGE_SLOPE || r->rest.kind == ROW_MASKED)
-        loss_emit_common(c, r, c->src.cols, x, d, STORE_CACHED);
-    else
-        comp_sum_emit_large(r, log_slope + log(r->weight) + log(factor), c->src.cols, x, d);
-    d[r->target] = loss_target_masked(c, r) ? 0.0f : (float)(r->at_target * factor);
+    const kernel_table *k = &c->ctx->k;
+    const slg_adversarial_comp_sum_opts *o = c->opts;
+    const double nu = r->weight * o->nu * r->scale, own = nu * m->sum;
+    const int64_t cols = c->src.cols, y = r->target;
+    const int store = loss_store(c, &c->grad), t_store = loss_store(c, &c->teacher_grad);
+    float g[EMIT_BLOCK];
+    for (int64_t col = 0, from, to; col < cols; col += KERNEL_BLOCK) {
+        line_cut(d ? d : r->dt, cols, col,
+                 cols - col < KERNEL_BLOCK ? cols - col : KERNEL_BLOCK, &from, &to);
+        if (from >= to) continue;
+        const size_t n = (size_t)(to - from);
+        k->margin_emit(n, t + from, x + from, &m->arg, slope(m, nu), g, STORE_CACHED);
+        if (d)
+            put_clean(c, r, log_slope, m->arg.h_unit, to - from, x + from, g, d + from, store);
+        if (r->dt)
+            k->affine_emit(n, g, 1.0f, 0.0f, (float)m->arg.a_unit, 0.0f, r->dt + from, t_store);
+    }
+    if (r->dt) r->dt[y] = (float)(own * m->arg.a_unit);
+    if (!d) return;
+    const double clean = loss_target_masked(c, r) ? 0 : r->at_target * loss_factor(r);
+    d[y] = (float)(clean - own * m->arg.h_unit);
 }
 
 static void whole(const loss_call *c, loss_row *r, const float *x, const float *t, float *d,
                   float *scratch)
 {
     const slg_adversarial_comp_sum_opts *o = c->opts;
-    const double t_temperature = source_temperature(&c->teacher, r->row);
-    margins m =
-        margins_of(t, t_temperature, x, r->temperature / o->rho, c->src.cols, r->target);
+    const margin_arg arg = margin_of(t[r->target], source_temperature(&c->teacher, r->row),
+                                     r->x_target, r->temperature / o->rho);
+    double sums[2];
+    (void)scratch;
+    c->ctx->k.margin_sums((size_t)c->src.cols, t, x, &arg, sums);
+    const margins m = margins_of(&arg, sums);
     double v = comp_sum_v(r->log_odds), log_slope = comp_sum_log_slope(o->tau, v);
     r->extra[0] = m.r;
     r->loss = r->weight * (comp_sum_value(o->tau, v) + o->nu * m.r);
     if (r->weight == 0) r->loss = 0;
     r->a = r->weight == 0 ? 0 : r->weight * exp(log_slope);
     r->at_target = r->other == 0 ? 0 : -r->a * r->other;
-    double nu = r->weight * o->nu * r->scale;
-    put_change(&m, nu, scratch); /* first: d may be the row of scores itself, and so may dt */
-    if (d) {
-        comp_sum_grad(c, r, log_slope, x, d);
-        for (int64_t k = 0; k < m.cols; k++) d[k] -= (float)(m.h_unit * (double)scratch[k]);
+    if (isnan(m.r)) {
+        if (d) fill_f32(d, c->src.cols, NAN);
+        if (r->dt) fill_f32(r->dt, c->src.cols, NAN);
+    } else if (d || r->dt) {
+        put_both(c, r, &m, log_slope, x, t, d);
     }
-    for (int64_t k = 0; k < m.cols && r->dt; k++)
-        r->dt[k] = (float)(m.a_unit * (double)scratch[k]);
 }
-
-static int64_t scratch_floats(int64_t cols) { return cols; }
 
 static slg_status open(loss_call *c)
 {
@@ -130,7 +137,6 @@ static const loss_method method = {
     .flags = LOSS_LABEL_OPEN,
     .open = open,
     .whole = whole,
-    .scratch_floats = scratch_floats,
 };
 
 static slg_status adversarial(slg_ctx *ctx, const slg_logits *clean, const slg_targets *targets,
@@ -165,19 +171,62 @@ slg_status slg_adversarial_comp_sum(slg_ctx *ctx, const slg_logits *clean,
 
 /* ---- The attack's inner gradient --------------------------------------------------------- */
 
-static void whole_change(const loss_call *c, loss_row *r, const float *x, const float *t,
-                         float *d, float *scratch)
+enum { SUM, SQUARES, A_UNIT, H_UNIT, A_TARGET, H_TARGET };
+
+static margin_arg kept(const loss_row *r)
 {
-    margins m = margins_of(x, r->temperature, t, source_temperature(&c->teacher, r->row),
-                           c->src.cols, r->target);
-    (void)scratch;
+    return (margin_arg){ r->sums[A_UNIT], r->sums[H_UNIT], (float)r->sums[A_TARGET],
+                         (float)r->sums[H_TARGET] };
+}
+
+static void reduce_change(const loss_call *c, loss_row *r, int64_t col, int64_t n,
+                          const float *x, const float *t)
+{
+    float at[2];
+    double sums[2];
+    if (r->target < 0) return;
+    if (col == 0) {
+        const float *a = source_fetch(&c->src, r->row, r->target, 1, &at[0]);
+        const float *h = source_fetch(&c->teacher, r->row, r->target, 1, &at[1]);
+        const margin_arg m =
+            margin_of(*a, r->temperature, *h, source_temperature(&c->teacher, r->row));
+        r->sums[A_UNIT] = m.a_unit, r->sums[H_UNIT] = m.h_unit, r->sums[A_TARGET] = (double)m.a,
+        r->sums[H_TARGET] = (double)m.h;
+    }
+    const margin_arg arg = kept(r);
+    c->ctx->k.margin_sums((size_t)n, x, t, &arg, sums);
+    r->sums[SUM] += sums[0], r->sums[SQUARES] += sums[1];
+}
+
+enum { SLOPE };
+
+static void solve_change(const loss_call *c, loss_row *r)
+{
+    const margin_arg arg = kept(r);
+    const margins m = margins_of(&arg, r->sums);
+    (void)c;
     r->loss = r->weight == 0 ? 0 : r->weight * m.r;
-    if (d) put_change(&m, r->weight * r->scale * m.a_unit, d);
+    r->more[SLOPE] = isnan(m.r) ? NAN : slope(&m, r->weight);
+    r->at_target = isnan(m.r) ? NAN : r->weight * m.sum;
+}
+
+static void emit_change(const loss_call *c, const loss_row *r, int64_t col, int64_t n,
+                        const float *x, const float *t, float *d, int store)
+{
+    const margin_arg arg = kept(r);
+    (void)col;
+    if (isnan(r->more[SLOPE]))
+        fill_f32(d, n, NAN);
+    else
+        c->ctx->k.margin_emit((size_t)n, x, t, &arg, r->more[SLOPE] * loss_factor(r), d, store);
 }
 
 static const loss_method change_method = {
     .uses = TARGET_INDEX | TARGET_ROW_WEIGHT | TARGET_TEACHER,
-    .whole = whole_change,
+    .flags = LOSS_LABEL_OPEN,
+    .reduce = reduce_change,
+    .solve = solve_change,
+    .emit = emit_change,
 };
 
 slg_status slg_margin_change(slg_ctx *ctx, const slg_logits *logits, const slg_targets *targets,

@@ -199,6 +199,12 @@ slg_status loss_open(slg_ctx *ctx, const loss_method *method, const void *opts,
                      loss_call *call);
 slg_status loss_execute(loss_call *call, slg_loss_out *out);
 
+/* How whole rows are best written to where source_grad_stage said, for `whole`. */
+static inline int loss_store(const loss_call *call, const source_grad *g)
+{
+    return g->dlogits.plain && !g->in_place ? call->store : STORE_CACHED;
+}
+
 /* weight * value, 0 where the weight is, also of an infinite value. */
 static inline double loss_term(double weight, double value)
 {

@@ -1,7 +1,8 @@
 /*
- * uskd.c - see distill.h. Rows are seen whole: the sort of the classes costs more than the rest.
- * Both gradients are a softmax and a row beside it, written by the kernels of other losses. The
- * engine runs twice: the first time for the batch mean of p[t]^2 alone, unless it is given.
+ * uskd.c - see distill.h. Rows are seen whole: the sort of the classes costs more than the
+ * rest. Both gradients are a softmax and a row beside it, written by the kernels of other
+ * losses. The engine runs twice: the first time for the batch mean of p[t]^2 alone, unless it
+ * is given.
  */
 #include <math.h>
 #include <string.h>

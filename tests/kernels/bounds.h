@@ -40,7 +40,9 @@
 #define BOUND_binary_kl_slope 8.5  /* 6.6   6.3   4.3; more for large logits */
 #define BOUND_dots 1e-4            /* in double */
 #define BOUND_rank_keys 0
-#define BOUND_lincomb 1.0          /* rounded once */
+#define BOUND_margin_sums 1e-4    /* in double; of the magnitudes that are added up */
+#define BOUND_margin_emit 1.0     /* rounded once */
+#define BOUND_lincomb 1.0         /* rounded once */
 #define BOUND_exp_store 14.0
 #define BOUND_exp_split 14.0 /* the second sum: of sum p |x - shift| */
 #define BOUND_split_emit 1.0

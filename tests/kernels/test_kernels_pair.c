@@ -287,4 +287,53 @@ static void check_exp_emit_linear(const call *c, worst_t *w)
 SPEC(exp_emit_linear, .variants = 14, .in = { F4, F4 }, .out = { F4 },
      .special = { NOT_ABOVE & ~A_NAN, ANY_FINITE }, .alias = { 3 }, .prepare = logits);
 
+/* Like temperatures, and unlike ones. */
+static const margin_arg margin_args[] = { { 1, 1, 2.5f, 2.5f }, { 0.7, 1 / 1.3, -3, 0.25f } };
+
+static double margin_of(const call *c, size_t i)
+{
+    const margin_arg *m = &margin_args[c->variant / 2];
+    const double a = flushed(in(c, 0)[i]), h = flushed(in(c, 1)[i]);
+    if (a == -(double)INFINITY || h == -(double)INFINITY) return 0;
+    const double pivot = (double)m->a * m->a_unit - (double)m->h * m->h_unit;
+    return pivot - (a * m->a_unit - h * m->h_unit);
+}
+
+static void run_margin_sums(const kernel_table *k, call *c)
+{
+    k->margin_sums(c->n, in(c, 0), in(c, 1), &margin_args[c->variant / 2], c->got);
+}
+
+static void check_margin_sums(const call *c, worst_t *w)
+{
+    long double sum = 0, square = 0, size = 0;
+    for (size_t i = 0; i < c->n; i++) {
+        const double e = margin_of(c, i);
+        sum += (long double)e, size += fabsl((long double)e),
+            square += (long double)e * (long double)e;
+        if (!(in(c, 0)[i] < INFINITY) || !(in(c, 1)[i] < INFINITY)) sum = square = NAN;
+    }
+    note(w, 0, c->got[0], (double)sum, (double)size + 1e-30);
+    note(w, 1, c->got[1], (double)square, (double)square + 1e-60);
+}
+
+SPEC(margin_sums, .variants = 3, .in = { F4, F4 }, .special = { ANY_VALUE, ANY_VALUE });
+
+static void run_margin_emit(const kernel_table *k, call *c)
+{
+    k->margin_emit(c->n, in(c, 0), in(c, 1), &margin_args[c->variant / 2], -0.3, out(c, 0),
+                   store_of(c));
+}
+
+static void check_margin_emit(const call *c, worst_t *w)
+{
+    for (size_t i = 0; i < c->n; i++) {
+        const double want = -0.3 * margin_of(c, i);
+        note(w, i, (double)out(c, 0)[i], want, fabs(want));
+    }
+}
+
+SPEC(margin_emit, .variants = 4, .in = { F4, F4 }, .out = { F4 },
+     .special = { ANY_VALUE, ANY_VALUE }, .alias = { 3 });
+
 KERNEL_TESTS(PAIR)
