@@ -316,6 +316,16 @@ void run_margin_emit(const kernels &k, buffers &b)
 {
     k.margin_emit(b.n, b.x, b.p, &MARGIN, 0.1, b.y, store(b));
 }
+void run_weigh_sums(const kernels &k, buffers &b)
+{
+    double out[2];
+    k.weigh_sums(b.n, b.p, 1.0f, -1.0f, b.x, out);
+    benchmark::DoNotOptimize(out);
+}
+void run_weigh_emit(const kernels &k, buffers &b)
+{
+    k.weigh_emit(b.n, b.p, 1.0f, -1.0f, b.x, 0.5f, 0.25f, b.y, store(b));
+}
 void run_rank_keys(const kernels &k, buffers &b)
 {
     const rank_arg a = { 1.0, 0.08, 0.0, -0.9 };

@@ -259,6 +259,9 @@ typedef struct norm_arg {
  * margin_sums        { sum e, sum e^2 }, see margin_arg; both NaN where a or h has a NaN or
  *                    +inf; the same bits on every ISA
  * margin_emit        d = factor e, rounded once
+ * weigh_sums         { sum u^2, sum p u }, u = c p + b q, for probabilities p; q NULL: zeros;
+ *                    in the second sum nothing is added where p is 0
+ * weigh_emit         d = f p (u - s), 0 where p is
  * exp_emit2          d = p + q; 0 where x is -inf; no c
  * exp_emit_linear    d = p (c + b (x - y)), or of x - shift where y is NULL; 0 where p is
  */
@@ -285,6 +288,11 @@ typedef struct norm_arg {
       (size_t n, const float *a, const float *h, const margin_arg *m, double out[2]))          \
     K(void, margin_emit,                                                                       \
       (size_t n, const float *a, const float *h, const margin_arg *m, double factor, float *d, \
+       int store))                                                                             \
+    K(void, weigh_sums,                                                                        \
+      (size_t n, const float *p, float c, float b, const float *q, double out[2]))             \
+    K(void, weigh_emit,                                                                        \
+      (size_t n, const float *p, float c, float b, const float *q, float f, float s, float *d, \
        int store))                                                                             \
     K(void, exp_emit_linear,                                                                   \
       (size_t n, const float *x, const exp_out *e, float b, const float *y, float shift,       \

@@ -1,6 +1,6 @@
 /*
- * expected_reward.c - see reward.h. A table of rewards: p in scratch, then softmax's own
- * backward pass, for that is what the gradient is. A reward of one class alone: the engine's
+ * expected_reward.c - see reward.h. A table of rewards: p in scratch, then p (a - mean),
+ * softmax's own backward pass. A reward of one class alone: the engine's
  * common form.
  */
 #include <math.h>
@@ -48,7 +48,27 @@ static void solve(const loss_call *c, loss_row *r)
     r->at_target = -value * r->other;
 }
 
-static int64_t scratch_floats(int64_t cols) { return 2 * cols; }
+static int64_t scratch_floats(int64_t cols) { return cols; }
+
+/* Sum of p a, with p into scratch; NaN where a reward is not finite, also of a class whose p
+   is 0. */
+static double mean_reward(const loss_call *c, const loss_row *r, const float *x, float *p)
+{
+    const reward *w = c->state;
+    const kernel_table *k = &c->ctx->k;
+    const exp_out e = loss_softmax(c, r, 1.0, 0.0f);
+    float kept[KERNEL_BLOCK];
+    double mean = 0;
+    for (int64_t col = 0; col < c->src.cols; col += KERNEL_BLOCK) {
+        int64_t n = c->src.cols - col < KERNEL_BLOCK ? c->src.cols - col : KERNEL_BLOCK;
+        const float *a = rows_fetch(k, &w->table, r->row, col, n, kept);
+        double sums[2];
+        k->exp_emit((size_t)n, x + col, &e, p + col, STORE_CACHED);
+        k->weigh_sums((size_t)n, p + col, 0.0f, 1.0f, a, sums);
+        mean += k->finite((size_t)n, a) ? sums[1] : (double)NAN;
+    }
+    return mean;
+}
 
 static void whole(const loss_call *c, loss_row *r, const float *x, const float *t, float *d,
                   float *scratch)
@@ -56,33 +76,23 @@ static void whole(const loss_call *c, loss_row *r, const float *x, const float *
     const reward *w = c->state;
     const kernel_table *k = &c->ctx->k;
     const int64_t cols = c->src.cols;
-    float *p = scratch, *kept = p + cols;
-    const double weight = r->weight;
-    double mean = 0;
+    const int store = loss_store(c, &c->grad);
+    const double weight = r->weight, mean = mean_reward(c, r, x, scratch);
+    float kept[EMIT_BLOCK];
     (void)t;
-    exp_out e = loss_softmax(c, r, 1.0, 0.0f);
-    k->exp_emit((size_t)cols, x, &e, p, STORE_CACHED);
-    for (int64_t col = 0; col < cols; col += KERNEL_BLOCK) {
-        int64_t n = cols - col < KERNEL_BLOCK ? cols - col : KERNEL_BLOCK;
-        const float *a = rows_fetch(k, &w->table, r->row, col, n, kept + col);
-        double odd = 0; /* NaN, also of a class whose p is 0 */
-        for (int64_t i = 0; i < n; i++) odd += 0 * (double)a[i];
-        mean += k->dot((size_t)n, p + col, a, 0.0f) + odd;
-    }
     r->loss = weight == 0 ? 0 : -weight * mean;
     if (!d) return;
-    if (isnan(mean) && weight != 0) {
-        fill_f32(d, cols, NAN);
+    if (isnan(mean) || weight == 0) {
+        fill_f32(d, cols, weight == 0 ? 0.0f : NAN);
         return;
     }
-    for (int64_t col = 0; col < cols; col += KERNEL_BLOCK) {
-        int64_t n = cols - col < KERNEL_BLOCK ? cols - col : KERNEL_BLOCK;
-        const float *a = rows_fetch(k, &w->table, r->row, col, n, kept + col);
-        if (weight == 0)
-            fill_f32(d + col, n, 0.0f);
-        else
-            k->softmax_bwd((size_t)n, p + col, a, (float)mean,
-                           (float)(-weight * loss_factor(r)), d + col);
+    for (int64_t col = 0, from, to; col < cols; col += KERNEL_BLOCK) {
+        line_cut(d, cols, col, cols - col < KERNEL_BLOCK ? cols - col : KERNEL_BLOCK, &from,
+                 &to);
+        if (from >= to) continue;
+        const float *a = rows_fetch(k, &w->table, r->row, from, to - from, kept);
+        k->weigh_emit((size_t)(to - from), scratch + from, 0.0f, 1.0f, a,
+                      (float)(-weight * loss_factor(r)), (float)mean, d + from, store);
     }
 }
 

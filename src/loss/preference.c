@@ -41,17 +41,17 @@ static void add_rivals(const loss_call *c, loss_row *r, int64_t col, int64_t n, 
                    r->sums);
 }
 
-static void reduce(const loss_call *c, loss_row *r, int64_t col, int64_t n, const float *x,
-                   const float *teacher)
+/* The rivals' log-sum-exp is the engine's own: one exponential for both. */
+static void reduce_all(const loss_call *c, loss_row *r, int64_t col, int64_t n, const float *x,
+                       const float *teacher)
 {
-    const preference_call *p = c->opts;
     (void)teacher;
-    if (!p->found->want || r->target < 0) return;
-    if (col == 0) {
+    if (col == 0 && r->target >= 0) {
         float scratch[1], label = *source_fetch(&c->src, r->row, r->target, 1, scratch);
         r->sums[SHIFT] = isfinite(label) ? (double)label : 0;
     }
     add_rivals(c, r, col, n, x);
+    r->rest.segment = r->parts[0];
 }
 
 /* Where logits are too large for sums without a shift of the exponent: around the rivals'
@@ -112,21 +112,20 @@ static slg_status open(loss_call *c)
     return SLG_OK;
 }
 
-static const loss_method method = {
-    .uses = TARGET_INDEX | TARGET_ROW_WEIGHT,
-    .flags = LOSS_LABEL_OPEN,
-    .open = open,
-    .reduce = reduce,
-    .solve = solve,
-    .extra_masked = { NAN },
-};
+#define PREFERENCE                                                                             \
+    .uses = TARGET_INDEX | TARGET_ROW_WEIGHT, .flags = LOSS_LABEL_OPEN, .open = open,          \
+    .solve = solve, .extra_masked = { NAN }
+
+static const loss_method method = { PREFERENCE };
+static const loss_method with_margin = { PREFERENCE, .reduce_all = reduce_all };
 
 slg_status preference_run(slg_ctx *ctx, int32_t reduction, const slg_logits *logits,
                           const slg_targets *targets, slg_loss_out *out, preference_rows *found,
                           const slg_tensor *margin, slg_logits_grad *grad)
 {
     const preference_call p = { found, margin };
-    return loss_run(ctx, &method, &p, reduction, logits, targets, out, grad);
+    return loss_run(ctx, found->want ? &with_margin : &method, &p, reduction, logits, targets,
+                    out, grad);
 }
 
 static slg_status preference(slg_ctx *ctx, const slg_logits *logits, const slg_targets *targets,

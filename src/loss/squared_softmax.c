@@ -34,20 +34,14 @@ static void block_p(const loss_call *c, const loss_row *r, int64_t col, int64_t 
     if (r->target >= col && r->target < col + n) p[r->target - col] = (float)r->p_target;
 }
 
-/* c = p - b; at a label -(1 - p), to its own precision. */
-static void block_c(const loss_call *call, const loss_row *r, int64_t col, int64_t n,
-                    const float *p, float *c)
+/* b of a block; NULL where it is a label: that is added by itself, since 1 - p has a precision
+   of its own there. */
+static const float *block_b(const loss_call *call, const loss_row *r, int64_t col, int64_t n,
+                            float *scratch)
 {
-    const kernel_table *k = &call->ctx->k;
-    if (call->target.has_prob) {
-        float scratch[KERNEL_BLOCK];
-        k->scale((size_t)n, rows_fetch(k, &call->target.prob, r->row, col, n, scratch), -1.0f,
-                 c);
-        k->add((size_t)n, p, c);
-        return;
-    }
-    for (int64_t i = 0; i < n; i++) c[i] = p[i];
-    if (r->target >= col && r->target < col + n) c[r->target - col] = -(float)r->other;
+    return call->target.has_prob
+               ? rows_fetch(&call->ctx->k, &call->target.prob, r->row, col, n, scratch)
+               : NULL;
 }
 
 static rows *prob_of(const loss_call *call) { return call->state; }
@@ -70,32 +64,52 @@ static void unusual(const loss_call *call, const loss_row *r)
     put_prob(call, r->row, NULL, r->lse == -INFINITY ? 0 : NAN);
 }
 
+/* Sums over the row of c^2 and p c, with p into scratch. */
+static void sums_of(const loss_call *call, const loss_row *r, const float *x, float *p,
+                    double sums[2])
+{
+    const kernel_table *k = &call->ctx->k;
+    const int64_t cols = call->src.cols;
+    float scratch[KERNEL_BLOCK];
+    sums[0] = sums[1] = 0;
+    for (int64_t col = 0; col < cols; col += KERNEL_BLOCK) {
+        const int64_t n = cols - col < KERNEL_BLOCK ? cols - col : KERNEL_BLOCK;
+        double part[2];
+        block_p(call, r, col, n, x + col, p + col);
+        const float *b = block_b(call, r, col, n, scratch);
+        const bool here = r->target >= col && r->target < col + n;
+        if (here) p[r->target] = 0;
+        k->weigh_sums((size_t)n, p + col, 1.0f, -1.0f, b, part);
+        sums[0] += part[0], sums[1] += part[1];
+        if (!here) continue;
+        p[r->target] = (float)r->p_target;
+        sums[0] += r->other * r->other, sums[1] -= r->p_target * r->other;
+    }
+}
+
 static void whole(const loss_call *call, loss_row *r, const float *x, const float *t, float *d,
                   float *scratch)
 {
     const kernel_table *k = &call->ctx->k;
     const int64_t cols = call->src.cols;
-    float c[KERNEL_BLOCK], *p = d ? d : scratch;
-    double square = 0, s = 0;
+    const int store = loss_store(call, &call->grad);
+    float b[EMIT_BLOCK], *p = scratch;
+    double sums[2];
     (void)t;
-    for (int64_t col = 0; col < cols; col += KERNEL_BLOCK) {
-        const int64_t n = cols - col < KERNEL_BLOCK ? cols - col : KERNEL_BLOCK;
-        block_p(call, r, col, n, x + col, p + col);
-        block_c(call, r, col, n, p + col, c);
-        square += k->dot((size_t)n, c, c, 0.0f);
-        s += k->dot((size_t)n, p + col, c, 0.0f);
-    }
-    r->loss = r->weight == 0 ? 0 : r->weight * 0.5 * square;
+    sums_of(call, r, x, p, sums);
+    r->loss = r->weight == 0 ? 0 : r->weight * 0.5 * sums[0];
     if (prob_of(call)) put_prob(call, r->row, p, 0);
     if (!d) return;
     const double factor = r->weight * loss_factor(r);
-    for (int64_t col = 0; col < cols; col += KERNEL_BLOCK) {
-        const int64_t n = cols - col < KERNEL_BLOCK ? cols - col : KERNEL_BLOCK;
-        block_c(call, r, col, n, p + col, c);
-        /* p (factor c - factor s): p is the weights here, and none of its entries is -inf. */
-        k->target_mix((size_t)n, p + col, c, (float)factor, (float)(-factor * s), p + col,
-                      p + col);
+    for (int64_t col = 0, from, to; col < cols; col += KERNEL_BLOCK) {
+        line_cut(d, cols, col, cols - col < KERNEL_BLOCK ? cols - col : KERNEL_BLOCK, &from,
+                 &to);
+        if (from >= to) continue;
+        k->weigh_emit((size_t)(to - from), p + from, 1.0f, -1.0f,
+                      block_b(call, r, from, to - from, b), (float)factor, (float)sums[1],
+                      d + from, store);
     }
+    if (r->target >= 0) d[r->target] = (float)(-factor * r->p_target * (r->other + sums[1]));
 }
 
 static int64_t scratch_floats(int64_t cols) { return cols; }

@@ -40,6 +40,8 @@
 #define BOUND_binary_kl_slope 8.5  /* 6.6   6.3   4.3; more for large logits */
 #define BOUND_dots 1e-4            /* in double */
 #define BOUND_rank_keys 0
+#define BOUND_weigh_sums 24.0     /* of the magnitudes that are added up */
+#define BOUND_weigh_emit 4.0      /* of |f p| (|c p| + |b q| + |s|) */
 #define BOUND_margin_sums 1e-4    /* in double; of the magnitudes that are added up */
 #define BOUND_margin_emit 1.0     /* rounded once */
 #define BOUND_lincomb 1.0         /* rounded once */

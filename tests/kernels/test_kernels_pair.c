@@ -336,4 +336,60 @@ static void check_margin_emit(const call *c, worst_t *w)
 SPEC(margin_emit, .variants = 4, .in = { F4, F4 }, .out = { F4 },
      .special = { ANY_VALUE, ANY_VALUE }, .alias = { 3 });
 
+/* p less q, q alone, p alone. */
+static const float weigh_c[] = { 1, 0, 1 }, weigh_b[] = { -1, 0.75f, 0 };
+
+static const float *weigh_q(const call *c) { return c->variant % 3 == 2 ? NULL : in(c, 1); }
+
+static double weigh_of(const call *c, size_t i, double *size)
+{
+    const double p = (double)weigh_c[c->variant % 3] * flushed(in(c, 0)[i]);
+    const double q = weigh_q(c) ? (double)weigh_b[c->variant % 3] * flushed(in(c, 1)[i]) : 0;
+    *size = fabs(p) + fabs(q);
+    return p + q;
+}
+
+static void run_weigh_sums(const kernel_table *k, call *c)
+{
+    k->weigh_sums(c->n, in(c, 0), weigh_c[c->variant], weigh_b[c->variant], weigh_q(c), c->got);
+}
+
+static void check_weigh_sums(const call *c, worst_t *w)
+{
+    double square = 0, sum = 0, squares = 0, size = 0, own;
+    for (size_t i = 0; i < c->n; i++) {
+        const double p = flushed(in(c, 0)[i]), u = weigh_of(c, i, &own);
+        square += u * u, squares += own * own;
+        if (p != 0) sum += p * u, size += fabs(p) * own;
+    }
+    if (!(squares > 1e38)) note(w, 0, c->got[0], square, squares + (double)c->n * FLUSHED);
+    if (!(size > 1e38)) note(w, 1, c->got[1], sum, size + (double)c->n * FLUSHED);
+}
+
+SPEC(weigh_sums, .variants = 3, .in = { F4, F4 }, .special = { ZEROS | TINY, ANY_VALUE },
+     .prepare = probabilities);
+
+static void run_weigh_emit(const kernel_table *k, call *c)
+{
+    const int v = c->variant / 2;
+    k->weigh_emit(c->n, in(c, 0), weigh_c[v], weigh_b[v], v == 2 ? NULL : in(c, 1), -0.7f, 0.3f,
+                  out(c, 0), store_of(c));
+}
+
+static void check_weigh_emit(const call *c, worst_t *w)
+{
+    call at = *c;
+    at.variant = c->variant / 2;
+    for (size_t i = 0; i < c->n; i++) {
+        const double p = flushed(in(c, 0)[i]), s = (double)0.3f, f = (double)-0.7f;
+        double size, u = weigh_of(&at, i, &size);
+        note(w, i, (double)out(c, 0)[i], p == 0 ? 0 : f * p * (u - s),
+             fabs(f * p) * (size + s) + FLUSHED);
+    }
+}
+
+SPEC(weigh_emit, .variants = 6, .in = { F4, F4 }, .out = { F4 },
+     .special = { ZEROS | TINY, ANY_VALUE & ~HUGE_UP & ~HUGE_DOWN }, .prepare = probabilities,
+     .alias = { 3 });
+
 KERNEL_TESTS(PAIR)
