@@ -1,28 +1,21 @@
 /*
  * language_model.c - trains a word-level language model on text files, with libsoftlogit.
  *
- *     language_model [--seconds N] [--seed N] [--quick] [TEXT...]
+ *     language_model [--seconds N] [--seed N] [--attention mhsa|ls] [--quick] [TEXT...]
  *
- * The model guesses a word from the CONTEXT words before it:
+ * The model is the transformer of transformer.c: word vectors, blocks of attention and of two
+ * linear layers, and an output layer that shares the word vectors. Attention, norms,
+ * activations, the loss fused with its output layer, and the optimizer are the library's. With
+ * --attention ls half of the heads of each layer see the last few words alone (LS-attention).
  *
- *     x = the vectors of these words, one after the other     [WIDE]
- *     h = relu(mix x + mix_bias)                              [DIM]
- *     p = softmax(words h + bias)                             [vocabulary]
- *
- * with one vector a word, the rows of `words`, both on the way in and on the way out. The last
- * line and its loss are the library's: slg_cross_entropy takes h, `words` and `bias`, and gives
- * the loss and all three gradients, without ever storing the matrix of logits. The optimizer is
- * the library's too. The hidden layer is BLAS.
- *
- * In this order: helpers, the model, training, what is reported, main.
+ * In this order: helpers, training, what is reported, main.
  */
-#include <softlogit/softlogit.h>
-
-#include <cblas.h>
-#include <sys/resource.h>
 #include <time.h>
 
+#include <sys/resource.h>
+
 #include "language_text.h" /* reads files into numbered words; nothing of the library in it */
+#include "transformer.h"
 
 #define TEXT_DEFAULT "/usr/share/common-licenses"
 #ifndef TEXT_ELSE
@@ -30,13 +23,11 @@
 #endif
 
 enum {
-    DIM = 128, /* numbers in a word's vector, and in h */
-    WIDE = CONTEXT * DIM,
-    BATCH = 256, /* guesses between two steps of the optimizer */
-    PASSES = 20, /* over the training part, if time allows */
+    TOKENS = 64, /* words of a sequence */
+    BATCH = 8,   /* sequences between two steps of the optimizer */
+    PASSES = 12, /* over the training part, if time allows */
 };
-static const double rate = 6e-3, decay = 0.2, norm_max = 1, temperature = 0.6;
-static const float drop_words = 0.2f, drop_hidden = 0.4f; /* dropout: shares that are zeroed */
+static const double rate = 3e-3, decay = 0.2, norm_max = 1, temperature = 0.6;
 
 /* ---- Helpers ---------------------------------------------------------------------------- */
 
@@ -53,7 +44,7 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* splitmix64. All randomness comes from here, so the seed fixes the result. */
+/* splitmix64: the order of sequences, and the words that are drawn. */
 static uint64_t random_bits(uint64_t *seed)
 {
     uint64_t z = *seed += 0x9E3779B97F4A7C15u;
@@ -67,182 +58,112 @@ static double random_unit(uint64_t *seed)
     return (double)(random_bits(seed) >> 11) * 0x1p-53;
 }
 
-/* ---- The model -------------------------------------------------------------------------- */
+/* A sequence: the words [from, to) are to be guessed, from those before, back to `floor`. */
+typedef struct span {
+    int64_t from, to, floor;
+} span;
 
-/* Tensors are views: a pointer, a type, a shape. Memory stays the program's. */
-typedef struct weights {
-    slg_tensor words, bias, mix, mix_bias;
-    float *all; /* in one piece */
-    int64_t size;
-} weights;
+/* A batch: words, the word that follows each, and the model's -log p of that. */
+typedef struct batch {
+    int32_t token[BATCH * TOKENS], target[BATCH * TOKENS];
+    float loss[BATCH * TOKENS];
+} batch;
 
-typedef struct model {
-    slg_ctx *ctx;
-    weights w, dw;                    /* and their gradients */
-    int32_t context[BATCH * CONTEXT]; /* a batch: the words to guess from, */
-    int32_t target[BATCH];            /* the words to guess, */
-    float loss[BATCH];                /* and -log p of these */
-    float keep[BATCH * CONTEXT];      /* dropout's factor on each word's vector */
-    float x[BATCH * WIDE], dx[BATCH * WIDE], h[BATCH * DIM], dh[BATCH * DIM];
-} model;
-
-static weights make_weights(int64_t vocab)
+/* Rows end together; what room is left in front has words before `from`, not to be guessed. */
+static void load(batch *b, const text *t, const span *sequence, int64_t count)
 {
-    weights w = { .size = vocab * DIM + vocab + DIM * WIDE + DIM };
-    float *at = w.all = zeros(w.size, sizeof *w.all);
-    w.words = slg_tensor_2d(at, SLG_F32, vocab, DIM);
-    w.bias = slg_tensor_1d(at += vocab * DIM, SLG_F32, vocab);
-    w.mix = slg_tensor_2d(at += vocab, SLG_F32, DIM, WIDE);
-    w.mix_bias = slg_tensor_1d(at += DIM * WIDE, SLG_F32, DIM);
-    return w;
-}
-
-static void fill_random(slg_tensor *t, uint64_t *seed)
-{
-    float *to = t->data;
-    double width = sqrt(3.0 / (double)t->shape[1]);
-    for (int64_t i = 0; i < t->shape[0] * t->shape[1]; i++)
-        to[i] = (float)(width * (2 * random_unit(seed) - 1));
-}
-
-static model *make_model(slg_ctx *ctx, const text *t, uint64_t *seed)
-{
-    model *m = zeros(1, sizeof *m);
-    m->ctx = ctx;
-    m->w = make_weights(t->names);
-    m->dw = make_weights(t->names);
-    fill_random(&m->w.words, seed);
-    fill_random(&m->w.mix, seed);
-    memcpy(m->w.bias.data, t->unigram, (size_t)t->names * sizeof(float)); /* a head start */
-    return m;
-}
-
-static void load(model *m, const text *t, const int64_t *place, int64_t rows)
-{
-    for (int64_t r = 0; r < rows; r++) {
-        m->target[r] = t->word[place[r]];
-        for (int64_t c = 0, i = place[r] - CONTEXT; c < CONTEXT; c++, i++)
-            m->context[r * CONTEXT + c] = i < 0 ? PARAGRAPH : t->word[i];
+    for (int64_t i = 0; i < count * TOKENS; i++) {
+        const span s = sequence[i / TOKENS];
+        const int64_t place = s.to - TOKENS + i % TOKENS; /* of the target */
+        b->token[i] = place > s.floor ? t->word[place - 1] : PARAGRAPH;
+        b->target[i] = place >= s.from ? t->word[place] : -1;
     }
-}
-
-/* 0 for a share of the calls, else what keeps the mean at 1. */
-static float dropout(float share, uint64_t *seed)
-{
-    return random_unit(seed) < (double)share ? 0 : 1 / (1 - share);
-}
-
-/* From context to h; with a seed: with dropout, of whole words and of entries of h. */
-static void forward(model *m, int64_t rows, uint64_t *seed)
-{
-    const float *words = m->w.words.data;
-    for (int64_t i = 0; i < rows * CONTEXT; i++) {
-        m->keep[i] = seed ? dropout(drop_words, seed) : 1;
-        for (int64_t k = 0; k < DIM; k++)
-            m->x[i * DIM + k] = m->keep[i] * words[m->context[i] * (int64_t)DIM + k];
-    }
-    for (int64_t r = 0; r < rows; r++)
-        memcpy(m->h + r * DIM, m->w.mix_bias.data, DIM * sizeof(float));
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)rows, DIM, WIDE, 1, m->x, WIDE,
-                m->w.mix.data, WIDE, 1, m->h, DIM);
-    for (int64_t i = 0; i < rows * DIM; i++)
-        m->h[i] = m->h[i] > 0 ? m->h[i] * (seed ? dropout(drop_hidden, seed) : 1) : 0;
-}
-
-/* From h to the rows' losses, whose sum it returns; and, in training, to gradients. */
-static double cross_entropy(model *m, int64_t rows, bool training)
-{
-    slg_tensor hidden = slg_tensor_2d(m->h, SLG_F32, rows, DIM);
-    slg_tensor dhidden = slg_tensor_2d(m->dh, SLG_F32, rows, DIM);
-    slg_tensor index = slg_tensor_1d(m->target, SLG_I32, rows);
-    slg_tensor loss = slg_tensor_1d(m->loss, SLG_F32, rows);
-
-    /* Where logits come from: a matrix (`dense`), or, as here, the output layer
-     * hidden x weight' + bias, of which a few rows at a time are formed in scratch memory. */
-    slg_logits logits = slg_logits_layer(&hidden, &m->w.words, &m->w.bias);
-
-    /* What they are compared with: the number of the right word. */
-    slg_targets targets = slg_targets_index(&index);
-
-    /* Where gradients go: a mirror of the source. A NULL is not computed. */
-    slg_logits_grad grad = slg_grad_layer(&dhidden, &m->dw.words, &m->dw.bias);
-
-    /* What comes out: the mean, to which the gradients belong; sum; counts; each row's loss. */
-    slg_loss_out out = slg_loss_out_none();
-    out.loss = &loss;
-
-    slg_logits_grad *wanted = training ? &grad : NULL;
-    check(m->ctx, slg_cross_entropy(m->ctx, &logits, &targets, NULL, &out, wanted));
-    return out.sum;
-}
-
-/* From dh to the gradients of the hidden layer and of the vectors that went into it. */
-static void backward(model *m, int64_t rows)
-{
-    float *dmix_bias = m->dw.mix_bias.data, *dwords = m->dw.words.data;
-    memset(dmix_bias, 0, DIM * sizeof *dmix_bias);
-    for (int64_t i = 0; i < rows * DIM; i++) { /* through dropout and relu */
-        m->dh[i] = m->h[i] > 0 ? m->dh[i] / (1 - drop_hidden) : 0;
-        dmix_bias[i % DIM] += m->dh[i];
-    }
-    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, DIM, WIDE, (int)rows, 1, m->dh, DIM,
-                m->x, WIDE, 0, m->dw.mix.data, WIDE);
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)rows, WIDE, DIM, 1, m->dh, DIM,
-                m->w.mix.data, WIDE, 0, m->dx, WIDE);
-    for (int64_t i = 0; i < rows * CONTEXT; i++) /* onto what the output layer put there */
-        for (int64_t k = 0; k < DIM; k++)
-            dwords[m->context[i] * (int64_t)DIM + k] += m->keep[i] * m->dx[i * DIM + k];
 }
 
 /* ---- Training --------------------------------------------------------------------------- */
 
-/* One update of all weights: gradients clipped, the rate warmed up and then let down. */
-static void update(model *m, slg_optimizer *optimizer, double done)
+static transformer_opts model_opts(int32_t vocab, bool local)
 {
-    slg_tensor *const w[] = { &m->w.words, &m->w.bias, &m->w.mix, &m->w.mix_bias };
-    const slg_tensor *const dw[] = { &m->dw.words, &m->dw.bias, &m->dw.mix, &m->dw.mix_bias };
-    double norm = (double)cblas_snrm2((int)m->dw.size, m->dw.all, 1);
-    double clip = norm > norm_max ? norm_max / norm : 1;
-    double cosine = 0.5 + 0.5 * cos(3.14159265358979 * done);
-    check(m->ctx, slg_optimizer_set_lr(optimizer, rate * cosine * fmin(done / 0.03, 1)));
-    check(m->ctx, slg_optimizer_set_grad_scale(optimizer, clip));
-    check(m->ctx, slg_optimizer_step_list(optimizer, 4, w, dw));
+    transformer_opts o = transformer_defaults(vocab);
+    o.context = TOKENS;
+    o.layers = 2, o.heads = 4, o.width = 128, o.hidden = 512;
+    o.local_heads = local ? o.heads / 2 : 0, o.window = 8;
+    o.rotary = 1;
+    o.dropout = 0.2;
+    return o;
 }
 
-static void shuffle(int64_t *place, int64_t n, uint64_t *seed)
+/* One update of all weights: gradients clipped, the rate warmed up and then let down. */
+static void update(slg_ctx *ctx, transformer *m, slg_optimizer *optimizer, double done)
 {
-    for (int64_t i = n - 1; i > 0; i--) {
-        int64_t j = (int64_t)(random_bits(seed) % (uint64_t)(i + 1)), swap = place[i];
-        place[i] = place[j];
-        place[j] = swap;
+    slg_tensor w = transformer_weights(m), dw = transformer_gradients(m);
+    const float *g = dw.data;
+    double square = 0, cosine = 0.5 + 0.5 * cos(3.14159265358979 * done);
+    for (int64_t i = 0; i < dw.shape[0]; i++) square += (double)g[i] * (double)g[i];
+    check(ctx, slg_optimizer_set_lr(optimizer, rate * cosine * fmin(done / 0.03, 1)));
+    check(ctx, slg_optimizer_set_grad_scale(optimizer, fmin(1, norm_max / sqrt(square))));
+    check(ctx, slg_optimizer_step(optimizer, &w, &dw));
+}
+
+/*
+ * The sequences of a pass over the training part: its runs, cut from a place that differs from
+ * pass to pass, in random order. No held-out word is seen. Returns how many.
+ */
+static int64_t cut(const text *t, span *s, uint64_t *seed)
+{
+    int64_t count = 0, at = 0, end;
+    for (; at < t->words; at = end) {
+        for (end = at; end < t->words && !held_out(t, end);) end++;
+        int64_t first = at + (int64_t)(random_bits(seed) % TOKENS);
+        for (int64_t f = at, to; f < end; f = to, first += TOKENS) {
+            to = smaller(first, end);
+            if (to > f) s[count++] = (span){ f, to, at };
+        }
+        while (end < t->words && held_out(t, end)) end++;
     }
+    for (int64_t i = count - 1; i > 0; i--) {
+        int64_t j = (int64_t)(random_bits(seed) % (uint64_t)(i + 1));
+        span swap = s[i];
+        s[i] = s[j], s[j] = swap;
+    }
+    return count;
+}
+
+static int64_t words_of(const span *s, int64_t count)
+{
+    int64_t words = 0;
+    for (int64_t i = 0; i < count; i++) words += s[i].to - s[i].from;
+    return words;
 }
 
 /* So many passes, or as much of them as the time allows. Returns words a second. */
-static double train(model *m, text *t, int passes, double seconds, uint64_t *seed)
+static double train(slg_ctx *ctx, transformer *m, const text *t, int passes, double seconds,
+                    uint64_t *seed)
 {
     slg_adamw_opts opts; /* options: fill in the defaults, then change what you like */
     slg_adamw_opts_init(&opts, sizeof opts);
     opts.weight_decay = decay;
     slg_optimizer *optimizer; /* one for all weights: moments and a step count */
-    check(m->ctx, slg_optimizer_create(m->ctx, SLG_ADAMW, m->w.size, &opts, &optimizer));
+    check(ctx, slg_optimizer_create(ctx, SLG_ADAMW, transformer_weights(m).shape[0], &opts,
+                                    &optimizer));
 
-    const double start = now(), planned = (double)passes * (double)t->trains;
-    double done = 0, shown = 0, sum = 0, elapsed = 0;
-    int64_t words = 0, summed = 0;
+    span *s = resize(NULL, t->words, sizeof *s);
+    batch *b = resize(NULL, 1, sizeof *b);
+    const double start = now();
+    double done = 0, shown = 0, sum = 0, elapsed = 0, planned = 0;
+    int64_t words = 0, summed = 0, count = 0;
     bool hurried = false; /* did time, rather than passes, tell how much is done? */
     printf("\n  training   loss  perplexity  words/s\n");
-    for (int64_t at = 0; done < 1; at = at + BATCH < t->trains ? at + BATCH : 0) {
-        int64_t rows = smaller(BATCH, t->trains - at);
-        if (at == 0) shuffle(t->train, t->trains, seed);
-        load(m, t, t->train + at, rows);
-        forward(m, rows, seed);
-        sum += cross_entropy(m, rows, true);
-        backward(m, rows);
-        update(m, optimizer, done);
+    for (int64_t at = 0; done < 1; at = at + BATCH < count ? at + BATCH : 0) {
+        if (at == 0) count = cut(t, s, seed);
+        if (planned == 0) planned = passes * (double)words_of(s, count);
+        const int64_t rows = smaller(BATCH, count - at), guessed = words_of(s + at, rows);
+        load(b, t, s + at, rows);
+        sum += (double)guessed * transformer_train(m, rows, TOKENS, b->token, b->target, NULL);
+        update(ctx, m, optimizer, done);
 
-        words += rows;
-        summed += rows;
+        words += guessed;
+        summed += guessed;
         elapsed = now() - start;
         done = (double)words / planned;
         if (elapsed > seconds / 20 && elapsed / seconds > done) { /* not for a slow start */
@@ -259,85 +180,101 @@ static double train(model *m, text *t, int passes, double seconds, uint64_t *see
         }
     }
     slg_optimizer_free(optimizer);
-    printf("  %.1f passes, %.1f s%s\n", (double)words / (double)t->trains, elapsed,
+    free(s), free(b);
+    printf("  %.1f passes, %.1f s%s\n", passes * (double)words / planned, elapsed,
            hurried ? ": cut to the time, so the result depends on the machine" : "");
     return (double)words / elapsed;
 }
 
 /* ---- What is reported ------------------------------------------------------------------- */
 
-/*
- * Perplexity on the held-out part: exp of the mean -log p. Licences repeat one another, so it
- * is told again for those words that do not, after this context, stand in the training part
- * too.
- */
-static void report_perplexity(model *m, const text *t)
+/* Sums of -log p over the words that are held out: all, and those that are new. */
+typedef struct score {
+    double ours[2], unigram[2];
+    int64_t count[2], unknown, at; /* at: of t->test */
+} score;
+
+static void add_scores(score *r, const text *t, const batch *b, int64_t rows)
 {
-    double ours[2] = { 0, 0 }, unigram[2] = { 0, 0 };
-    int64_t count[2] = { 0, 0 }, unknown = 0;
-    for (int64_t at = 0; at < t->tests; at += BATCH) {
-        int64_t rows = smaller(BATCH, t->tests - at);
-        load(m, t, t->test + at, rows);
-        forward(m, rows, NULL);
-        cross_entropy(m, rows, false);
-        for (int64_t r = 0; r < rows; r++) {
-            int fresh = !t->seen[at + r];
-            for (int k = 0; k <= fresh; k++) {
-                ours[k] += (double)m->loss[r];
-                unigram[k] -= (double)t->unigram[m->target[r]];
-                count[k]++;
-            }
-            unknown += m->target[r] == UNKNOWN;
+    for (int64_t i = 0; i < rows * TOKENS; i++) {
+        const int32_t target = b->target[i];
+        if (target < 0) continue;
+        const int fresh = !t->seen[r->at++];
+        for (int k = 0; k <= fresh; k++) {
+            r->ours[k] += (double)b->loss[i];
+            r->unigram[k] -= (double)t->unigram[target];
+            r->count[k]++;
         }
+        r->unknown += target == UNKNOWN;
     }
-    printf("\n  held-out perplexity              words    model  unigram\n");
-    for (int k = 0; k < 2 && count[k] > 0; k++)
-        printf("  %s  %6lld  %7.2f  %7.2f\n",
-               k ? "new in this context          " : "all                          ",
-               (long long)count[k], exp(ours[k] / (double)count[k]),
-               exp(unigram[k] / (double)count[k]));
-    printf("  %.1f%% are unknown words, to both models one and the same word\n",
-           100 * (double)unknown / (double)t->tests);
 }
 
-/* Draws the word that follows the first context of the batch. */
-static int32_t draw(model *m, const text *t, float *p, uint64_t *seed)
+/*
+ * Perplexity on the held-out part: exp of the mean -log p, each word with at least half a
+ * sequence before it. Licences repeat one another, so it is told again for those words that do
+ * not, after the same few words, stand in the training part too.
+ */
+static void report_perplexity(transformer *m, const text *t)
 {
-    forward(m, 1, NULL);
-    memcpy(p, m->w.bias.data, (size_t)t->names * sizeof *p);
-    cblas_sgemv(CblasRowMajor, CblasNoTrans, t->names, DIM, 1, m->w.words.data, DIM, m->h, 1, 1,
-                p, 1);
-    p[UNKNOWN] = -INFINITY; /* a masked class: its probability is exactly 0 */
-    if (m->context[CONTEXT - 1] == PARAGRAPH) p[PARAGRAPH] = -INFINITY; /* not an empty one */
+    enum { STEP = TOKENS / 2 };
+    score r = { 0 };
+    span s[BATCH];
+    batch *b = resize(NULL, 1, sizeof *b);
+    for (int64_t i = 0, rows = 0, n = 0; i < t->tests; i += n) { /* words in a row, in order */
+        for (n = 1; n < STEP && i + n < t->tests && t->test[i + n] == t->test[i] + n;) n++;
+        s[rows++] = (span){ t->test[i], t->test[i] + n, 0 };
+        if (rows < BATCH && i + n < t->tests) continue;
+        load(b, t, s, rows);
+        transformer_test(m, rows, TOKENS, b->token, b->target, b->loss);
+        add_scores(&r, t, b, rows);
+        rows = 0;
+    }
+    printf("\n  held-out perplexity              words    model  unigram\n");
+    for (int k = 0; k < 2 && r.count[k] > 0; k++)
+        printf("  %s  %6lld  %7.2f  %7.2f\n",
+               k ? "new in this context          " : "all                          ",
+               (long long)r.count[k], exp(r.ours[k] / (double)r.count[k]),
+               exp(r.unigram[k] / (double)r.count[k]));
+    printf("  %.1f%% are unknown words, to both models one and the same word\n",
+           100 * (double)r.unknown / (double)t->tests);
+    free(b);
+}
 
-    slg_tensor row = slg_tensor_1d(p, SLG_F32, t->names);
+/* Draws the word that follows `last`. */
+static int32_t draw(slg_ctx *ctx, transformer *m, int32_t last, float *p, uint64_t *seed)
+{
+    const int32_t names = transformer_opts_of(m)->vocab;
+    transformer_next(m, 1, &last, p);
+    p[UNKNOWN] = -INFINITY; /* a masked class: its probability is exactly 0 */
+    if (last == PARAGRAPH) p[PARAGRAPH] = -INFINITY; /* not an empty one */
+
+    slg_tensor row = slg_tensor_1d(p, SLG_F32, names);
     slg_softmax_opts opts;
     slg_softmax_opts_init(&opts, sizeof opts);
     opts.temperature = temperature; /* below 1, likely words become likelier */
-    check(m->ctx, slg_softmax(m->ctx, &row, &opts, &row, NULL)); /* in place */
+    check(ctx, slg_softmax(ctx, &row, &opts, &row, NULL)); /* in place */
 
     int32_t word = PARAGRAPH;
     double left = random_unit(seed) - (double)p[word];
-    for (int32_t i = PARAGRAPH + 1; i < t->names && left >= 0; left -= (double)p[i++]) word = i;
+    for (int32_t i = PARAGRAPH + 1; i < names && left >= 0; left -= (double)p[i++]) word = i;
     return word;
 }
 
-static void report_lines(model *m, const text *t, int lines, uint64_t *seed)
+static void report_lines(slg_ctx *ctx, transformer *m, const text *t, int lines, uint64_t *seed)
 {
     float *p = resize(NULL, t->names, sizeof *p);
     printf("\n  generated, at temperature %g\n", temperature);
     while (lines-- > 0) {
-        const char *last = "";
-        for (int c = 0; c < CONTEXT; c++) m->context[c] = PARAGRAPH;
+        const char *before = "";
+        int32_t word = PARAGRAPH;
+        transformer_restart(m);
         for (int n = 0; n < 40; n++) {
-            int32_t word = draw(m, t, p, seed);
+            word = draw(ctx, m, word, p, seed);
             if (word == PARAGRAPH) break;
             const char *name = t->name[word];
-            bool tight = n == 0 || strchr(".,;:!?)]/", name[0]) || strchr("([/", last[0]);
+            bool tight = n == 0 || strchr(".,;:!?)]/", name[0]) || strchr("([/", before[0]);
             printf("%s%s", n == 0 ? "  > " : tight ? "" : " ", name);
-            last = name;
-            memmove(m->context, m->context + 1, (CONTEXT - 1) * sizeof *m->context);
-            m->context[CONTEXT - 1] = word;
+            before = name;
         }
         printf("\n");
     }
@@ -361,19 +298,22 @@ static void report_machine(slg_ctx *ctx, double words_per_second)
 /* ---- main ------------------------------------------------------------------------------- */
 
 static const char help[] =
-    "usage: language_model [--seconds N] [--seed N] [--quick] [TEXT...]\n"
+    "usage: language_model [--seconds N] [--seed N] [--attention mhsa|ls] [--quick] [TEXT...]\n"
     "Trains a word-level language model on text files, or on the text files of a folder, and\n"
     "tells its perplexity on a tenth of the text that is held out.\n"
     "  TEXT         default: " TEXT_DEFAULT ", or where that is absent\n"
     "               " TEXT_ELSE "\n"
     "  --seconds N  at most so long in training (default 45)\n"
     "  --seed N     fixes the result, unless time ends the training (default 1)\n"
+    "  --attention  mhsa: all heads see all words of a sequence; ls: half of the heads of\n"
+    "               each layer see the last few alone (default mhsa)\n"
     "  --quick      two passes over the text, at most 3 seconds\n";
 
 int main(int argc, char **argv)
 {
     double seconds = 45;
     uint64_t seed = 1;
+    bool local = false;
     int i, passes = PASSES;
     for (i = 1; i < argc && argv[i][0] == '-'; i++) {
         char *value = i + 1 < argc ? argv[i + 1] : argv[0] + strlen(argv[0]), *end = value;
@@ -385,6 +325,10 @@ int main(int argc, char **argv)
         }
         if (strcmp(argv[i], "--seconds") == 0) seconds = strtod(value, &end);
         if (strcmp(argv[i], "--seed") == 0) seed = strtoull(value, &end, 10);
+        if (strcmp(argv[i], "--attention") == 0 && value[0]) {
+            local = strcmp(value, "ls") == 0;
+            if (local || strcmp(value, "mhsa") == 0) end = value + strlen(value);
+        }
         if (end == value || *end || !(seconds > 0)) return fputs(help, stderr), 2;
         i++;
     }
@@ -397,19 +341,20 @@ int main(int argc, char **argv)
 
     slg_ctx *ctx = NULL; /* threads, kernels for this CPU, scratch memory, the last message */
     check(ctx, slg_ctx_create(NULL, &ctx));
-    model *m = make_model(ctx, &t, &seed);
+    transformer_opts o = model_opts(t.names, local);
+    transformer *m = transformer_create(ctx, &o, BATCH, seed);
     printf("  %lld files, %.2f MB, %lld words, a vocabulary of %d; %lld weights\n",
            (long long)t.files, 1e-6 * (double)t.bytes, (long long)t.words, (int)t.names,
-           (long long)m->w.size);
+           (long long)transformer_weights(m).shape[0]);
     printf("  held out: of each ten blocks of %lld words the last, %lld words in all\n",
            (long long)t.block, (long long)t.tests);
 
-    double words_per_second = train(m, &t, passes, seconds, &seed);
+    double words_per_second = train(ctx, m, &t, passes, seconds, &seed);
     report_perplexity(m, &t);
     report_machine(ctx, words_per_second);
-    report_lines(m, &t, 4, &seed);
+    report_lines(ctx, m, &t, 4, &seed);
 
-    free(m->w.all), free(m->dw.all), free(m);
+    transformer_free(m);
     slg_ctx_free(ctx);
     free_text(&t);
     return fflush(stdout) != 0;

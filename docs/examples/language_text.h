@@ -38,10 +38,6 @@ static void *resize(void *old, int64_t count, size_t size)
     return memory;
 }
 
-static void *zeros(int64_t count, size_t size)
-{
-    return memset(resize(NULL, count, size), 0, (size_t)count * size);
-}
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
