@@ -24,6 +24,7 @@ typedef struct block_weights {
 
 typedef struct model_weights {
     slg_tensor words, places;   /* [vocab, width], [context, width] */
+    slg_tensor output;          /* as words; words itself where tied */
     slg_tensor norm, norm_bias; /* [width] */
     block_weights *block;
     float *all;
@@ -108,6 +109,7 @@ static void carve_weights(const transformer_opts *o, carver *c, model_weights *w
     const int64_t d = o->width;
     w->words = take_2d(c, o->vocab, d);
     w->places = take_2d(c, o->rotary ? 0 : o->context, d);
+    w->output = o->untied ? take_2d(c, o->vocab, d) : w->words;
     for (int32_t i = 0; i < o->layers; i++) {
         block_weights *b = &w->block[i];
         b->norm1 = take_1d(c, d), b->norm1_bias = take_1d(c, o->rms ? 0 : d);
@@ -185,6 +187,7 @@ static void start_weights(transformer *m)
     const double sd = 1 / sqrt((double)m->o.width), less = 1 / sqrt(2.0 * m->o.layers);
     fill_normal(m, m->w.words, 0.5 * sd);
     fill_normal(m, m->w.places, 0.25 * sd);
+    if (m->o.untied) fill_normal(m, m->w.output, 0.5 * sd);
     for (int32_t i = 0; i < m->o.layers; i++) {
         block_weights *b = &m->w.block[i];
         fill_with(b->norm1, 1), fill_with(b->norm2, 1);
@@ -489,9 +492,9 @@ static double loss_of(transformer *m, int64_t n, const int32_t *target, float *l
     slg_tensor h = rows_of(m->h, n, m->o.width), dh = rows_of(m->dn, n, m->o.width);
     slg_tensor index = slg_tensor_1d(target, SLG_I32, n),
                each = slg_tensor_1d(loss, SLG_F32, n);
-    slg_logits logits = slg_logits_layer(&h, &m->w.words, NULL);
+    slg_logits logits = slg_logits_layer(&h, &m->w.output, NULL);
     slg_targets targets = slg_targets_index(&index);
-    slg_logits_grad grad = slg_grad_layer(&dh, &m->dw.words, NULL);
+    slg_logits_grad grad = slg_grad_layer(&dh, &m->dw.output, NULL);
     slg_loss_out out = slg_loss_out_none();
     targets.ignore_index = -1;
     if (loss) out.loss = &each;
@@ -543,6 +546,7 @@ static void backward(transformer *m, int64_t batch, int64_t tokens, const int32_
         for (int64_t i = 0; i < n * d; i++) places[i % (tokens * d)] += m->dx[i];
     }
     if (drops) drop(m, n, AT_WORDS, true, m->dx);
+    if (m->o.untied) memset(m->dw.words.data, 0, (size_t)(m->o.vocab * d) * sizeof(float));
     must(m, slg_embedding_backward(m->ctx, &index, &dx, NULL, &m->dw.words));
 }
 
@@ -595,7 +599,7 @@ void transformer_next(transformer *m, int64_t tokens, const int32_t *token, floa
     if (!m->cache) open_caches(m);
     forward(m, 1, tokens, token, false);
     m->past += tokens;
-    linear(m, 1, &m->w.words, NULL, m->h + (tokens - 1) * d, logits);
+    linear(m, 1, &m->w.output, NULL, m->h + (tokens - 1) * d, logits);
 }
 
 /* ---- Files ------------------------------------------------------------------------------- */

@@ -5,7 +5,7 @@
  *
  *     x = words[token] (+ places[position])
  *     for each block:   x += out(attention(norm(x)));   x += down(f(up(norm(x))))
- *     logits = norm(x) words'
+ *     logits = norm(x) words'      (or, untied, a matrix of its own)
  *
  * The weights are one array, its gradient another, so one call of an optimizer updates all.
  */
@@ -25,6 +25,7 @@ typedef struct transformer_opts {
     int32_t activation;           /* slg_activation_kind */
     int32_t qk_norm;              /* 1: queries and keys of length 1, and a learned scale a
                                       head */
+    int32_t untied;               /* 1: the output layer has weights of its own */
     double dropout;               /* of words, of what blocks add to x, and of the last norm */
 } transformer_opts;
 

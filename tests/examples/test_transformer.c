@@ -37,6 +37,7 @@ static transformer_opts form(int k)
     o.context = TOKENS, o.layers = 2, o.heads = 2, o.width = 16, o.hidden = 24;
     o.rotary = k % 2;
     o.rms = k == 1 || k == 2;
+    o.untied = k == 2 || k == 4;
     o.qk_norm = k == 2 || k == 3;
     o.local_heads = k == 3 || k == 4, o.window = 3;
     o.activation = k == 1 ? SLG_SILU : k == 4 ? SLG_GELU : SLG_GELU_TANH;
