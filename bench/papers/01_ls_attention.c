@@ -1,8 +1,9 @@
 /*
- * 01_ls_attention.c - nearness by windows instead of by logits. (1) One attention layer that copies
- * the last four symbols: how large logits grow. (2) A small language model on the bytes of a text,
- * at two learning rates: held-out perplexity with global heads, with normalised queries and keys,
- * and with local heads. (3) One step of decoding: time by the number of local heads.
+ * 01_ls_attention.c - nearness by windows instead of by logits. (1) One attention layer that
+ * copies the last four symbols: how large logits grow. (2) A small language model on the bytes
+ * of a text, at two learning rates: held-out perplexity with global heads, with normalised
+ * queries and keys, and with local heads. (3) One step of decoding: time by the number of local
+ * heads.
  */
 #include "papers.h"
 

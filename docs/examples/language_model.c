@@ -27,7 +27,7 @@ enum {
     BATCH = 8,   /* sequences between two steps of the optimizer */
     PASSES = 12, /* over the training part, if time allows */
 };
-static const double rate = 3e-3, decay = 0.2, norm_max = 1, temperature = 0.6;
+static const double rate = 4e-3, decay = 0.2, norm_max = 1, temperature = 0.6;
 
 /* ---- Helpers ---------------------------------------------------------------------------- */
 
@@ -89,7 +89,7 @@ static transformer_opts model_opts(int32_t vocab, bool local)
     o.layers = 2, o.heads = 4, o.width = 128, o.hidden = 512;
     o.local_heads = local ? o.heads / 2 : 0, o.window = 8;
     o.rotary = 1;
-    o.dropout = 0.2;
+    o.dropout = 0.05;
     return o;
 }
 

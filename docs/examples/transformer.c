@@ -54,7 +54,8 @@ struct transformer {
     int32_t *window;                   /* [heads] */
     float *cos, *sin;                  /* [context, head / 2] */
     slg_rng rng;                       /* of dropout */
-    slg_attention_cache **cache;       /* a layer's; NULL before generation */
+    slg_attention_cache **cache;       /* a layer\'s; NULL before the first generation */
+    bool generates;                    /* keys and values go through the caches */
     int64_t past;                      /* tokens in the caches */
 };
 
@@ -185,7 +186,7 @@ static void fill_with(slg_tensor t, double value)
 static void start_weights(transformer *m)
 {
     const double sd = 1 / sqrt((double)m->o.width), less = 1 / sqrt(2.0 * m->o.layers);
-    fill_normal(m, m->w.words, 0.5 * sd);
+    fill_normal(m, m->w.words, sd);
     fill_normal(m, m->w.places, 0.25 * sd);
     if (m->o.untied) fill_normal(m, m->w.output, 0.5 * sd);
     for (int32_t i = 0; i < m->o.layers; i++) {
@@ -386,7 +387,7 @@ static void attend(transformer *m, int32_t layer, int64_t batch, int64_t tokens)
     if (m->o.rotary) turn(m, &a.q, &a.k, m->past, false);
     slg_attention_out_init(&out, sizeof out);
     out.o = &o;
-    if (m->cache) {
+    if (m->generates) {
         must(m, slg_attention_cache_append(m->cache[layer], &a.k, &a.v));
         a.in.k = a.in.v = a.in.window = NULL;
         must(m, slg_attention_decode(m->cache[layer], &a.in, NULL, &out));
@@ -573,9 +574,9 @@ double transformer_test(transformer *m, int64_t batch, int64_t tokens, const int
 
 void transformer_restart(transformer *m)
 {
-    for (int32_t i = 0; m->cache && i < m->o.layers; i++) slg_attention_cache_free(m->cache[i]);
-    free(m->cache);
-    m->cache = NULL;
+    for (int32_t i = 0; m->cache && i < m->o.layers; i++)
+        must(m, slg_attention_cache_reset(m->cache[i]));
+    m->generates = false;
     m->past = 0;
 }
 
@@ -597,6 +598,7 @@ void transformer_next(transformer *m, int64_t tokens, const int32_t *token, floa
 {
     const int64_t d = m->o.width;
     if (!m->cache) open_caches(m);
+    m->generates = true;
     forward(m, 1, tokens, token, false);
     m->past += tokens;
     linear(m, 1, &m->w.output, NULL, m->h + (tokens - 1) * d, logits);

@@ -1,6 +1,6 @@
 /*
- * The transformer of docs/examples: gradients of all weights against finite differences, in every
- * form; later words do not matter; generation with caches is the forward pass; files.
+ * The transformer of docs/examples: gradients of all weights against finite differences, in
+ * every form; later words do not matter; generation with caches is the forward pass; files.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -85,7 +85,8 @@ static void test_gradients(void **state)
     slg_ctx_free(ctx);
 }
 
-/* A word that comes later changes nothing before it; generation gives what the forward pass does. */
+/* A word that comes later changes nothing before it; generation gives what the forward pass
+   does. */
 static void test_generation(void **state)
 {
     slg_ctx *ctx = context();
