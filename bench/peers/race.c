@@ -14,11 +14,18 @@
 
 /* ---- Clock and CPUs --------------------------------------------------------------------- */
 
-static double now(const race *r)
+static double clock_of(clockid_t id)
 {
     struct timespec t;
-    clock_gettime(r->w->threads > 1 ? CLOCK_MONOTONIC : CLOCK_THREAD_CPUTIME_ID, &t);
+    clock_gettime(id, &t);
     return 1e9 * (double)t.tv_sec + (double)t.tv_nsec;
+}
+
+double wall_clock(void) { return clock_of(CLOCK_MONOTONIC); }
+
+double race_clock(const race *r)
+{
+    return clock_of(r->w->threads > 1 ? CLOCK_MONOTONIC : CLOCK_THREAD_CPUTIME_ID);
 }
 
 /* Pins to the CPU that the process is on, or gives back all CPUs that it came with. */
@@ -105,9 +112,9 @@ static void enter(race *r, const candidate *c, result *res)
 static double sample(race *r, entry *e)
 {
     if (e->inner > 1) e->c->run(r, e->state, 1); /* caches as this candidate leaves them */
-    double start = now(r);
+    double start = race_clock(r);
     e->c->run(r, e->state, e->inner);
-    return now(r) - start;
+    return race_clock(r) - start;
 }
 
 /* Inner repetitions until a sample lasts. Near that the shorter of two counts: first runs
@@ -227,6 +234,8 @@ void race_run(const workload *w, bool quick, result *res)
         for (int i = 0; i < MAX_GOALS && w->goals[i].kind; i++)
             res->goal_value[i] = goal_value(res, &w->goals[i]);
         res->failed = res->field[0].wrong;
+        res->flops = r.flops;
+        if (r.parts) r.parts(&r, res);
     }
     for (int i = 0; i < res->num_field; i++)
         if (res->field[i].c->release) res->field[i].c->release(&r, res->field[i].state);

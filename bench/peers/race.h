@@ -18,7 +18,7 @@
 
 #include <softlogit/softlogit.h>
 
-enum { MAX_FIELD = 24, MAX_GOALS = 6, MAX_TRIALS = 31, MAX_BUFFERS = 24 };
+enum { MAX_FIELD = 24, MAX_GOALS = 6, MAX_TRIALS = 31, MAX_BUFFERS = 24, MAX_PARTS = 16 };
 
 /* Logits: normal with standard deviation 3 or 30, or sd 3 with half of them -inf. */
 typedef enum input { NORMAL, WIDE, MASKED } input;
@@ -53,6 +53,8 @@ typedef struct workload {
 } workload;
 
 /* One workload being raced: what candidates may use. */
+struct result;
+
 typedef struct race {
     const workload *w;
     bool quick;
@@ -72,6 +74,10 @@ typedef struct race {
     const struct candidate *checked; /* whose results a check looks at */
     float *grad, *m, *v, *start;     /* of optimizers */
     double loss;                     /* as the last candidate found it */
+    int64_t tokens, layers;          /* of train_step: of a sequence, of the model */
+    struct train_step *train;
+    double flops; /* of a run, of multiplications and additions that count; 0: not told */
+    void (*parts)(const struct race *r, struct result *res); /* NULL: not told */
     double memory;      /* as a candidate counted its scratch itself; NAN: peak RSS is taken */
     double own_outputs; /* bytes of outputs that it allocates itself: not extra memory */
     int64_t part;    /* set by prepare: so many rows alone are run, and times scaled; 0: all */
@@ -121,6 +127,12 @@ typedef struct entry {
     bool checked, wrong;
 } entry;
 
+/* Where the library's time goes. */
+typedef struct share {
+    const char *name;
+    double ns;
+} share;
+
 typedef struct result {
     const workload *w;
     int64_t rows, cols, dim;
@@ -128,9 +140,14 @@ typedef struct result {
     entry field[MAX_FIELD];
     int num_field;
     double goal_value[MAX_GOALS];
+    double flops; /* as the race's */
+    share parts[MAX_PARTS];
+    int num_parts;
 } result;
 
-/* race.c */
+/* race.c. Clocks in nanoseconds: the one that the race is timed by, and the wall's. */
+double race_clock(const race *r);
+double wall_clock(void);
 void race_run(const workload *w, bool quick, result *res);
 const entry *result_find(const result *res, const char *name);
 
@@ -182,6 +199,12 @@ extern const operation op_decode, op_ls_decode;
 /* attention.c: rows are tokens, cols heads */
 extern const operation op_attention, op_attention_grad, op_ls_attention;
 extern const candidate torch_attention, torch_attention_grad, torch_ls_attention;
+
+/* train_step.c: rows are tokens of all sequences, cols words, dim the width */
+extern const operation op_train_step;
+extern const candidate torch_train, torch_train_kept, floor_peak; /* attention.c: the peak */
+/* The sizes of the model's weights, in their order. Returns how many there are. */
+int64_t train_sizes(const race *r, int64_t *sizes, int64_t max);
 
 /* ours.c: ends the program, with the library's message, unless status is SLG_OK. */
 void stop(race *r, slg_status status, const char *what);

@@ -167,6 +167,18 @@ wanted:
     }
 }
 
+/* Least times, so their sum is less than the median. */
+static void print_parts(const result *res)
+{
+    double all = 0;
+    for (int i = 0; i < res->num_parts; i++) all += res->parts[i].ns;
+    for (int i = 0; i < res->num_parts; i++) {
+        const share *p = &res->parts[i];
+        printf("    %-28s%9.3f ms %6.2f %%\n", p->name, p->ns / 1e6, 100 * p->ns / all);
+    }
+    if (all > 0) printf("    %-28s%9.3f ms\n", "all, at their least", all / 1e6);
+}
+
 void report_line(const result *res)
 {
     if (!res->num_field) {
@@ -198,8 +210,10 @@ void report_line(const result *res)
            : res->w->op->error_goal > 0 && !error_met(res) ? " MISSED"
                                                            : "");
     print_memory(res);
+    if (res->flops > 0) printf(" | %.4g GFLOP/s", res->flops / ours->median);
     print_goals(res);
     putchar('\n');
+    print_parts(res);
     fflush(stdout);
 }
 
@@ -246,7 +260,13 @@ void report_json(FILE *f, const result *res, bool first)
         fputs(i ? ",\n" : "\n", f);
         json_entry(f, &res->field[i]);
     }
-    fputs("],\n      \"goals\": [", f);
+    fputs("],\n      \"parts_ns\": {", f);
+    for (int i = 0; i < res->num_parts; i++) {
+        fputs(i ? ", " : "", f);
+        json_number(f, res->parts[i].name, res->parts[i].ns);
+    }
+    fprintf(f, "}, \"flops\": %.6g", res->flops);
+    fputs(",\n      \"goals\": [", f);
     for (int i = 0; i < MAX_GOALS && w->goals[i].kind; i++) {
         const goal *g = &w->goals[i];
         fprintf(f, "%s\n        {\"kind\": \"%s\", \"of\": \"%s\", \"bar\": %g, ", i ? "," : "",

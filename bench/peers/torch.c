@@ -91,12 +91,15 @@ static PyObject *address(const void *p) { return PyLong_FromVoidPtr((void *)(uin
 /* The race's buffers by name. */
 static PyObject *describe(const race *r)
 {
-    int64_t size[MAX_TENSORS], count = tensor_sizes(r, size, MAX_TENSORS);
+    int64_t size[MAX_TENSORS];
+    const int64_t count =
+        r->train ? train_sizes(r, size, MAX_TENSORS) : tensor_sizes(r, size, MAX_TENSORS);
     PyObject *sizes = PyList_New((Py_ssize_t)count);
     for (int64_t i = 0; i < count; i++) PyList_SetItem(sizes, i, PyLong_FromLongLong(size[i]));
     return Py_BuildValue(
-        "{sL sL sL sL sN sN sN sN sN sN sN sN sN sN sN sN sN}", "rows", (long long)r->rows,
-        "part", (long long)loss_part(r), "cols", (long long)r->cols, "dim", (long long)r->dim,
+        "{sL sL sL sL sL sL sN sN sN sN sN sN sN sN sN sN sN sN sN}", "rows",
+        (long long)r->rows, "part", (long long)loss_part(r), "cols", (long long)r->cols, "dim",
+        (long long)r->dim, "tokens", (long long)r->tokens, "layers", (long long)r->layers,
         "sizes", sizes, "x", address(r->x), "y", address(r->y), "row_out", address(r->row_out),
         "target", address(r->target), "grad", address(r->grad), "hidden", address(r->hidden),
         "weight", address(r->weight), "dhidden", address(r->dhidden), "dweight",
@@ -168,6 +171,19 @@ static void fetch(race *r, void *peer)
     Py_XDECREF(loss);
 }
 
+/* With an allocator that keeps what is freed: no page is cleared twice. */
+static void run_kept(race *r, void *peer, int64_t times)
+{
+#ifdef __GLIBC__
+    mallopt(M_MMAP_MAX, 0);
+    mallopt(M_TRIM_THRESHOLD, INT32_MAX);
+#endif
+    run(r, peer, times);
+#ifdef __GLIBC__
+    mallopt(M_MMAP_MAX, 65536);
+#endif
+}
+
 static void release(race *r, void *peer)
 {
     (void)r;
@@ -192,6 +208,7 @@ static void *prepare(race *r, const char *arg)
 #define prepare_attention prepare
 #define prepare_attention_grad prepare
 #define run NULL
+#define run_kept NULL
 #define fetch NULL
 #define release NULL
 
@@ -205,8 +222,9 @@ const char *torch_version(void)
 
 #endif
 
-#define TORCH(id, name, arg, prepare, fetch)                                                   \
+#define TORCH_RUN(id, name, arg, prepare, run, fetch)                                          \
     const candidate torch_##id = { name, PEER, arg, prepare, run, fetch, release, NULL };
+#define TORCH(id, name, arg, prepare, fetch) TORCH_RUN(id, name, arg, prepare, run, fetch)
 
 TORCH(softmax, "torch", "softmax", prepare, NULL)
 TORCH(log_softmax, "torch", "log_softmax", prepare, NULL)
@@ -221,3 +239,5 @@ TORCH(attention_grad, "torch", "attention_grad", prepare_attention_grad, fetch)
 TORCH(ls_attention, "torch", "ls_attention", prepare_attention, NULL)
 TORCH(adamw, "torch", "adamw", prepare, NULL)
 TORCH(adamw_foreach, "torch-foreach", "adamw_foreach", prepare, NULL)
+TORCH(train, "torch", "train_step", prepare, fetch)
+TORCH_RUN(train_kept, "torch-kept", "train_step", prepare, run_kept, fetch)

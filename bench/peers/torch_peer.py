@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 import torch_losses
+import torch_train
 
 aten = torch.ops.aten
 
@@ -208,6 +209,9 @@ def make(name, b):
         return AdamW(view(b["x"], (cols,)), view(b["grad"], (cols,)), b["sizes"],
                      name == "adamw_foreach")
     target = view(b["target"], (rows,), torch.int64)
+    if name == "train_step":
+        size = sum(b["sizes"])
+        return torch_train.TrainStep(b, view(b["x"], (size,)), view(b["y"], (size,)), target)
     if name in torch_losses.LOSSES:
         return loss(name, b, target)
     if name.startswith("cross_entropy"):

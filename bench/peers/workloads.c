@@ -125,6 +125,12 @@ const workload workloads[] = {
       { { AT_MOST, "all-global", 0.6 } } },
     { "ls-decode-4096-6", &op_ls_decode, "6 local", 4096, 1024, 64, 1, AUTO, NORMAL,
       { { AT_MOST, "all-global", 0.35 } } },
+    /* Forward, backward and AdamW of a model like GPT-2: 8 sequences of 256, 6 layers. What
+       is no product with weights: under 15 %. */
+    { "train-step", &op_train_step, NULL, 2048, GPT2, 384, 1, AUTO, NORMAL,
+      { { FASTER, "torch", 1.5 }, { AT_MOST, "gemms", 1 / 0.85 } } },
+    { "train-step-2threads", &op_train_step, NULL, 2048, GPT2, 384, 2, AUTO, NORMAL,
+      { { FASTER, "torch", 1.5 }, { AT_MOST, "gemms", 1 / 0.85 } } },
     /* The AVX2 level, also where the CPU has more. */
     { "softmax-4k-avx2", &op_softmax, NULL, 1, 4 * K, 0, 1, AVX2, NORMAL,
       { { FASTER, "plain", 1.2 } } },
