@@ -1,7 +1,7 @@
 /*
  * dots.c - sums of products in double, for gradients whose squares float32 cannot hold, and
- * a linear combination rounded once, running sums, and the keys of an order. Plain loops over lanes
- * of their own: the same bits on every ISA.
+ * a linear combination rounded once, running sums, and the keys of an order. Plain loops over
+ * lanes of their own: the same bits on every ISA.
  */
 #include "vec.h"
 
