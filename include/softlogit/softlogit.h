@@ -12,6 +12,7 @@
 #include "softlogit/linear_attention.h"
 #include "softlogit/loss.h"
 #include "softlogit/moe.h"
+#include "softlogit/online.h"
 #include "softlogit/optimizer.h"
 #include "softlogit/reward.h"
 #include "softlogit/robust.h"

@@ -96,6 +96,10 @@
     S(slg_moe_balance_opts) \
     S(slg_moe_balance_out) \
     S(slg_moe_dispatch_opts) \
+    S(slg_omd_opts) \
+    S(slg_hedge_opts) \
+    S(slg_omd_ensemble_opts) \
+    S(slg_learner_info_t) \
     S(slg_sgd_opts)          \
     S(slg_adamw_opts)
 

@@ -741,6 +741,48 @@ AT(slg_moe_dispatch_opts, size, 0)
 AT(slg_moe_dispatch_opts, reserved, 4)
 AT(slg_moe_dispatch_opts, capacity, 8)
 
+SIZE(slg_omd_opts, 96)
+AT(slg_omd_opts, size, 0)
+AT(slg_omd_opts, domain, 4)
+AT(slg_omd_opts, mode, 8)
+AT(slg_omd_opts, hint, 12)
+AT(slg_omd_opts, radius, 16)
+AT(slg_omd_opts, lo, 24)
+AT(slg_omd_opts, hi, 32)
+AT(slg_omd_opts, numerator, 40)
+AT(slg_omd_opts, offset, 48)
+AT(slg_omd_opts, grad_bound, 56)
+AT(slg_omd_opts, lambda, 64)
+AT(slg_omd_opts, eta, 72)
+AT(slg_omd_opts, alpha, 80)
+AT(slg_omd_opts, beta, 88)
+
+SIZE(slg_hedge_opts, 16)
+AT(slg_hedge_opts, size, 0)
+AT(slg_hedge_opts, hint, 4)
+AT(slg_hedge_opts, bound, 8)
+
+SIZE(slg_omd_ensemble_opts, 72)
+AT(slg_omd_ensemble_opts, size, 0)
+AT(slg_omd_ensemble_opts, domain, 4)
+AT(slg_omd_ensemble_opts, hint, 8)
+AT(slg_omd_ensemble_opts, rounds, 12)
+AT(slg_omd_ensemble_opts, radius, 16)
+AT(slg_omd_ensemble_opts, lo, 24)
+AT(slg_omd_ensemble_opts, hi, 32)
+AT(slg_omd_ensemble_opts, diameter, 40)
+AT(slg_omd_ensemble_opts, grad_bound, 48)
+AT(slg_omd_ensemble_opts, cap, 56)
+AT(slg_omd_ensemble_opts, movement, 64)
+
+SIZE(slg_learner_info_t, 32)
+AT(slg_learner_info_t, size, 0)
+AT(slg_learner_info_t, kind, 4)
+AT(slg_learner_info_t, experts, 8)
+AT(slg_learner_info_t, reserved, 12)
+AT(slg_learner_info_t, step, 16)
+AT(slg_learner_info_t, variation, 24)
+
 SIZE(slg_sgd_opts, 48)
 AT(slg_sgd_opts, size, 0)
 AT(slg_sgd_opts, nesterov, 4)
@@ -782,6 +824,18 @@ _Static_assert(SLG_ONE_VS_REST == 0 && SLG_MAX_MARGIN == 1 && SLG_SUM_MARGIN == 
                "slg_hinge_form");
 _Static_assert(SLG_SVM_MEAN == 0 && SLG_SVM_SUM == 1, "slg_svm_scaling");
 _Static_assert(SLG_QK_NORM_L2 == 0 && SLG_QK_NORM_RMS == 1, "slg_qk_norm_form");
+_Static_assert(SLG_OMD == 1 && SLG_HEDGE == 2 && SLG_OMD_ENSEMBLE == 3, "slg_learner_kind");
+_Static_assert(SLG_DOMAIN_FREE == 0 && SLG_DOMAIN_BALL == 1 && SLG_DOMAIN_BOX == 2 &&
+                   SLG_DOMAIN_SIMPLEX == 3 && SLG_DOMAIN_SIMPLEX_ENTROPY == 4,
+               "slg_domain");
+_Static_assert(SLG_OMD_CONVEX == 0 && SLG_OMD_STRONGLY_CONVEX == 1 &&
+                   SLG_OMD_EXP_CONCAVE == 2 && SLG_OMD_CONSTANT == 3,
+               "slg_omd_mode");
+_Static_assert(SLG_HINT_LAST == 0 && SLG_HINT_ZERO == 1, "slg_hint");
+_Static_assert(SLG_LEARNER_CENTER == 1 && SLG_LEARNER_LOG_CENTER == 2 &&
+                   SLG_LEARNER_INVERSE == 3 && SLG_LEARNER_TOTALS == 4 &&
+                   SLG_LEARNER_STEPS == 5 && SLG_LEARNER_WEIGHTS == 6,
+               "slg_learner_part");
 _Static_assert(SLG_SGD == 1 && SLG_ADAMW == 2, "slg_optimizer_kind");
 
 /* Bindings check their declarations by this. */
@@ -870,6 +924,10 @@ static void test_struct_size(void **state)
     CHECK(slg_moe_balance_opts)
     CHECK(slg_moe_balance_out)
     CHECK(slg_moe_dispatch_opts)
+    CHECK(slg_omd_opts)
+    CHECK(slg_hedge_opts)
+    CHECK(slg_omd_ensemble_opts)
+    CHECK(slg_learner_info_t)
     CHECK(slg_sgd_opts)
     CHECK(slg_adamw_opts)
     assert_int_equal(slg_struct_size("slg_nothing"), 0);
