@@ -29,42 +29,58 @@ typedef struct robust_opts {
 /* Of loss_row.extra. */
 enum { DTAU, ENTROPY };
 
-/* Sums over live classes, in loss_row.sums: p (x - SHIFT) and p (x - SHIFT)^2 in parts[0]'s
-   scale, by lse_dot, whose second sum has no use here; the number. SHIFT follows the maximum:
-   differences from it keep their precision. */
+/* In loss_row.sums: over live classes but the label, p (x - SHIFT) and p (x - SHIFT)^2 in
+   parts[0]'s scale, by lse_dot, whose second sum has no use here; the number of all live ones.
+   SHIFT follows the maximum: differences from it keep their precision. */
 enum { DOT, DOT2, LIVE, SHIFT, SHIFTED };
 
-static void dot_block(const kernel_table *k, loss_row *r, const exp_arg *arg, float max,
-                      int64_t n, const float *x)
+static void count_live(const loss_call *c, loss_row *r, int64_t col, int64_t n, const float *x,
+                       const float *teacher)
 {
+    double live[3];
+    (void)col, (void)teacher;
+    c->ctx->k.live_sums((size_t)n, x, NULL, 0.0f, live);
+    r->sums[LIVE] += live[2];
+}
+
+/* A block is what lies before the label, and behind it. */
+static float others_max(const kernel_table *k, int64_t label, int64_t n, const float *x)
+{
+    if (label < 0 || label >= n) return k->max((size_t)n, x);
+    return fmaxf(k->max((size_t)label, x), k->max((size_t)(n - label - 1), x + label + 1));
+}
+
+static void dot_block(const kernel_table *k, loss_row *r, const exp_arg *arg, float max,
+                      int64_t label, int64_t n, const float *x)
+{
+    const bool here = label >= 0 && label < n;
     double *s = r->sums;
     if (isfinite(max) && (s[SHIFTED] == 0 || (double)max > s[SHIFT])) {
         s[DOT] += r->parts[0].sum * (s[SHIFT] - (double)max);
         s[SHIFT] = (double)max;
         s[SHIFTED] = 1;
     }
-    k->lse_dot((size_t)n, x, NULL, (float)s[SHIFT], arg, &r->parts[0], s);
+    const float shift = (float)s[SHIFT];
+    k->lse_dot((size_t)(here ? label : n), x, NULL, shift, arg, &r->parts[0], s);
+    if (here)
+        k->lse_dot((size_t)(n - label - 1), x + label + 1, NULL, shift, arg, &r->parts[0], s);
 }
 
-static void reduce(const loss_call *c, loss_row *r, int64_t col, int64_t n, const float *x,
-                   const float *teacher)
+/* The log-sum-exp beside the sums is the engine's own: one exponential for both. */
+static void reduce_all(const loss_call *c, loss_row *r, int64_t col, int64_t n, const float *x,
+                       const float *teacher)
 {
-    (void)teacher;
-    const robust_opts *o = c->opts;
     const kernel_table *k = &c->ctx->k;
-    double live[3];
-    k->live_sums((size_t)n, x, NULL, 0.0f, live);
-    r->sums[LIVE] += live[2];
-    if (!o->dtau && !o->entropy) return;
-    float max = r->rest.segment.max;
-    int64_t t = r->target - col;
-    if (t >= 0 && t < n && x[t] > max) max = x[t];
-    dot_block(k, r, &r->rest.arg, max, n, x);
+    const int64_t label = r->target - col;
+    count_live(c, r, col, n, x, teacher);
+    dot_block(k, r, &r->rest.arg, others_max(k, label, n, x), label, n, x);
+    r->rest.segment = r->parts[0];
 }
 
 /* Again around the maximum: logits beyond what whole steps of the exponential reach. */
 static exp_arg reduce_far(const loss_call *c, loss_row *r)
 {
+    const kernel_table *k = &c->ctx->k;
     float scratch[KERNEL_BLOCK], max = -INFINITY;
     for (int pass = 0; pass < 2; pass++) {
         const exp_arg arg = exp_arg_of(r->temperature, max);
@@ -76,28 +92,29 @@ static exp_arg reduce_far(const loss_call *c, loss_row *r)
             int64_t n = c->src.cols - col < KERNEL_BLOCK ? c->src.cols - col : KERNEL_BLOCK;
             const float *x = source_fetch(&c->src, r->row, col, n, scratch);
             if (pass == 0)
-                max = fmaxf(max, c->ctx->k.max((size_t)n, x));
+                max = fmaxf(max, others_max(k, r->target - col, n, x));
             else
-                dot_block(&c->ctx->k, r, &arg, max, n, x);
+                dot_block(k, r, &arg, max, r->target - col, n, x);
         }
     }
     return exp_arg_of(r->temperature, max);
 }
 
+static double softplus(double a) { return a > 0 ? a + log1p(exp(-a)) : log1p(exp(a)); }
+
+/* That of label or not, and with the share of the others theirs: no two large terms cancel. */
 static double entropy_of(const loss_call *c, loss_row *r)
 {
-    exp_arg arg = r->rest.arg; /* pre may be set where the rest alone was too far */
-    if (arg.pre != 0 || !isfinite(r->parts[0].sum) ||
-        !(fabsf(r->parts[0].max * arg.log2e_t) <= EXP_LIMIT))
-        arg = reduce_far(c, r);
+    if (r->rest.kind == ROW_MASKED) return 0;
+    const exp_arg arg = r->rest.arg.pre != 0 ? reduce_far(c, r) : r->rest.arg;
     const lse_part *p = &r->parts[0];
-    double mean = r->sums[DOT] / p->sum / r->temperature; /* of (x - SHIFT) / T */
-    double lse = log(p->sum) + (double)p->ref * arg.unit -
-                 (r->sums[SHIFT] - (double)arg.pre) / r->temperature;
-    return fmax(lse - mean, 0.0);
+    const double mean = r->sums[DOT] / p->sum / r->temperature; /* of (x - SHIFT) / T */
+    const double lse = log(p->sum) + (double)p->ref * arg.unit -
+                       (r->sums[SHIFT] - (double)arg.pre) / r->temperature;
+    const double others = fmax(lse - mean, 0.0);
+    if (r->x_target == -INFINITY) return others;
+    return r->other * (others + softplus(-r->log_odds)) + r->p_target * softplus(r->log_odds);
 }
-
-static double softplus(double a) { return a > 0 ? a + log1p(exp(-a)) : log1p(exp(a)); }
 
 static void solve(const loss_call *c, loss_row *r)
 {
@@ -132,15 +149,12 @@ static slg_status open(loss_call *c)
     return loss_open_extra(c, ENTROPY, "entropy", o->entropy);
 }
 
-static const loss_method method = {
-    .uses = TARGET_INDEX | TARGET_ROW_WEIGHT,
-    .flags = LOSS_KEEP_TARGET | LOSS_EMPTY_NAN,
-    .open = open,
-    .reduce = reduce,
-    .solve = solve,
-    .emit = emit,
-    .extra_masked = { NAN, NAN },
-};
+#define ROBUST                                                                                 \
+    .uses = TARGET_INDEX | TARGET_ROW_WEIGHT, .flags = LOSS_KEEP_TARGET | LOSS_EMPTY_NAN,      \
+    .open = open, .solve = solve, .emit = emit, .extra_masked = { NAN, NAN }
+
+static const loss_method method = { ROBUST, .reduce = count_live };
+static const loss_method with_entropy = { ROBUST, .reduce_all = reduce_all };
 
 static slg_status robust(slg_ctx *ctx, const slg_logits *logits, const slg_targets *targets,
                          const slg_robust_cross_entropy_opts *opts, robust_opts *o,
@@ -149,7 +163,8 @@ static slg_status robust(slg_ctx *ctx, const slg_logits *logits, const slg_targe
     o->given = defaults;
     SLG_TRY(options_read(ctx, "opts", opts, &o->given, sizeof o->given));
     SLG_TRY(option_least(ctx, "rho", o->given.rho, 0));
-    return loss_run(ctx, &method, o, o->given.reduction, logits, targets, out, grad);
+    return loss_run(ctx, o->dtau || o->entropy ? &with_entropy : &method, o, o->given.reduction,
+                    logits, targets, out, grad);
 }
 
 slg_status slg_robust_cross_entropy(slg_ctx *ctx, const slg_logits *logits,
