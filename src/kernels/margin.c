@@ -5,6 +5,8 @@
  */
 #include "vec.h"
 
+#define AHEAD (6 * 1024 / 4)
+
 enum { LANES = 16, STAGE = 256 };
 
 typedef struct margin {
@@ -50,7 +52,11 @@ void KERNEL(margin_sums)(size_t n, const float *a, const float *h, const margin_
     lanes l = { { 0 }, { 0 }, { 0 } };
     float odd = 0;
     size_t i = 0;
-    for (; i + LANES <= n; i += LANES) add_lanes(LANES, a + i, h + i, &arg, &l);
+    for (; i + LANES <= n; i += LANES) {
+        vf_prefetch(a + i + AHEAD);
+        vf_prefetch(h + i + AHEAD);
+        add_lanes(LANES, a + i, h + i, &arg, &l);
+    }
     add_lanes(n - i, a + i, h + i, &arg, &l);
     out[0] = out[1] = 0;
     for (size_t j = 0; j < LANES; j++) {
@@ -77,6 +83,10 @@ void KERNEL(margin_emit)(size_t n, const float *a, const float *h, const margin_
         i = head < n ? head : n;
         emit(i, a, h, &arg, factor, d);
         for (; i + STAGE <= n; i += STAGE) {
+            for (size_t j = 0; j < STAGE; j += 16) {
+                vf_prefetch(a + i + j + AHEAD);
+                vf_prefetch(h + i + j + AHEAD);
+            }
             emit(STAGE, a + i, h + i, &arg, factor, stage);
             for (size_t j = 0; j < STAGE; j += VF_LEN) vf_stream(d + i + j, vf_load(stage + j));
         }
