@@ -206,6 +206,11 @@ extern const candidate torch_train, torch_train_kept, floor_peak; /* attention.c
 /* The sizes of the model's weights, in their order. Returns how many there are. */
 int64_t train_sizes(const race *r, int64_t *sizes, int64_t max);
 
+/* linear_peers.c: rows are tokens, cols heads */
+extern const operation op_linear_attention, op_linear_attention_grad;
+extern const candidate torch_linear_attention, torch_linear_attention_quadratic,
+    torch_linear_attention_grad;
+
 /* ours.c: ends the program, with the library's message, unless status is SLG_OK. */
 void stop(race *r, slg_status status, const char *what);
 /* fetch: the library's scratch as the memory that it took. */

@@ -132,6 +132,12 @@ static void *prepare_attention_grad(race *r, const char *name)
     return prepare_attention(r, name);
 }
 
+static void *prepare_linear_attention_grad(race *r, const char *name)
+{
+    r->own_outputs = 3.0 * (double)(r->rows * r->cols * r->dim) * sizeof(float);
+    return prepare(r, name);
+}
+
 /* Autograd makes its gradients itself. */
 static void *prepare_linear(race *r, const char *name)
 {
@@ -206,6 +212,7 @@ static void *prepare(race *r, const char *arg)
 #define prepare_linear prepare
 #define prepare_loss prepare
 #define prepare_attention prepare
+#define prepare_linear_attention_grad prepare
 #define prepare_attention_grad prepare
 #define run NULL
 #define run_kept NULL
@@ -237,6 +244,11 @@ TORCH(loss, "torch", NULL, prepare_loss, fetch)
 TORCH(attention, "torch", "attention", prepare_attention, NULL)
 TORCH(attention_grad, "torch", "attention_grad", prepare_attention_grad, fetch)
 TORCH(ls_attention, "torch", "ls_attention", prepare_attention, NULL)
+TORCH(linear_attention, "torch-chunks", "linear_attention", prepare, NULL)
+TORCH(linear_attention_quadratic, "torch-quadratic", "linear_attention_quadratic",
+      prepare_attention, NULL)
+TORCH(linear_attention_grad, "torch-chunks", "linear_attention_grad",
+      prepare_linear_attention_grad, fetch)
 TORCH(adamw, "torch", "adamw", prepare, NULL)
 TORCH(adamw_foreach, "torch-foreach", "adamw_foreach", prepare, NULL)
 TORCH(train, "torch", "train_step", prepare, fetch)

@@ -196,9 +196,54 @@ def make_attention(name, b):
     return Autograd(value, [q, k, v], grads)
 
 
+def linear_attention(q, k, v, chunk=64):
+    """Causal, a chunk at a time: pairs within chunks, and running sums of k' v between them."""
+    heads, tokens, dim = q.shape
+    q, k, v = (x.view(heads, tokens // chunk, chunk, -1) for x in (q, k, v))
+    pairs = torch.matmul(q, k.transpose(-1, -2)).tril()
+    states = torch.matmul(k.transpose(-1, -2), v).cumsum(1)
+    before = F.pad(states[:, :-1], (0, 0, 0, 0, 1, 0))
+    return (torch.matmul(pairs, v) + torch.matmul(q, before)).view(heads, tokens, -1)
+
+
+class Linear:
+    """Linear attention, forward: in chunks, or with all pairs at once."""
+
+    def __init__(self, q, k, v, out, quadratic):
+        self.q, self.k, self.v, self.out, self.quadratic = q, k, v, out, quadratic
+
+    def run(self, times):
+        with torch.inference_mode():
+            for _ in range(times):
+                if self.quadratic:
+                    pairs = torch.bmm(self.q, self.k.transpose(1, 2)).tril_()
+                    torch.bmm(pairs, self.v, out=self.out)
+                else:
+                    self.out.copy_(linear_attention(self.q, self.k, self.v))
+
+
+def make_linear_attention(name, b):
+    tokens, heads, dim = b["rows"], b["cols"], b["dim"]
+    q, k, v = view(b["x"], (3, heads, tokens, dim))
+    o, *grads = view(b["y"], (4, heads, tokens, dim))
+    if not name.endswith("grad"):
+        return Linear(q, k, v, o, name.endswith("quadratic"))
+    dout = view(b["grad"], (heads, tokens, dim))
+
+    def value(q, k, v):
+        out = linear_attention(q, k, v)
+        with torch.no_grad():
+            o.copy_(out)
+        return (out * dout).sum()
+
+    return Autograd(value, [q, k, v], grads)
+
+
 def make(name, b):
     """b: rows, cols, dim, sizes, and addresses by name, 0 where the race has no such buffer."""
     rows, cols, dim = b["rows"], b["cols"], b["dim"]
+    if name.startswith("linear_attention"):
+        return make_linear_attention(name, b)
     if "attention" in name:
         return make_attention(name, b)
     if name in ("softmax", "log_softmax"):

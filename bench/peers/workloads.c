@@ -131,6 +131,13 @@ const workload workloads[] = {
       { { FASTER, "torch", 1.5 }, { AT_MOST, "gemms", 1 / 0.85 } } },
     { "train-step-2threads", &op_train_step, NULL, 2048, GPT2, 384, 2, AUTO, NORMAL,
       { { FASTER, "torch", 1.5 }, { AT_MOST, "gemms", 1 / 0.85 } } },
+    /* Linear attention, 12 heads of 64. Floor: the products of chunks, by BLAS. */
+    { "linear-attention-2048", &op_linear_attention, NULL, 2048, 12, 64, 1, AUTO, NORMAL,
+      { { FASTER, "torch", 2 }, { AT_MOST, "gemms", 1.2 } } },
+    { "linear-attention-8192-2threads", &op_linear_attention, NULL, 8192, 12, 64, 2, AUTO,
+      NORMAL, { { FASTER, "torch", 2 } } },
+    { "linear-attention-grad-2048", &op_linear_attention_grad, NULL, 2048, 12, 64, 1, AUTO,
+      NORMAL, { { FASTER, "torch", 2 }, { AT_MOST, "gemms", 1.3 } } },
     /* The AVX2 level, also where the CPU has more. */
     { "softmax-4k-avx2", &op_softmax, NULL, 1, 4 * K, 0, 1, AVX2, NORMAL,
       { { FASTER, "plain", 1.2 } } },

@@ -50,6 +50,20 @@ static operand shaped(const char *name, const slg_tensor *t, unsigned dtypes, bo
 
 enum { IN_Q, IN_K, IN_V, IN_STATE, IN_DOUT, IN_DSTATE, INPUTS };
 
+/* A tensor without tokens may have any dimensions, and no memory: states must fit
+   all the same. */
+static slg_status check_sizes(slg_ctx *ctx, const slg_tensor *q, int64_t d, int64_t e)
+{
+    int64_t size = 64 * (int64_t)sizeof(double); /* and segments */
+    bool over = d > INT32_MAX || e > INT32_MAX || __builtin_mul_overflow(size, d, &size) ||
+                __builtin_mul_overflow(size, e > 0 ? e : 1, &size);
+    for (int32_t i = 0; i + 2 < q->ndim; i++)
+        over = over || __builtin_mul_overflow(size, q->shape[i] + 1, &size);
+    if (!over) return SLG_OK;
+    return slg_fail(ctx, SLG_ERR_SHAPE, "states of %lld x %lld are too large", (long long)d,
+                    (long long)e);
+}
+
 /* q and v give the sizes; what is NULL is left out or an error. */
 static slg_status open_inputs(slg_ctx *ctx, const slg_tensor *const t[INPUTS], bool backward,
                               operand in[INPUTS], linear_job *job)
@@ -60,6 +74,7 @@ static slg_status open_inputs(slg_ctx *ctx, const slg_tensor *const t[INPUTS], b
     op_detail(ctx, q);
     const int64_t tokens = q->shape[q->ndim - 2], d = q->shape[q->ndim - 1],
                   e = v->shape[q->ndim - 1];
+    SLG_TRY(check_sizes(ctx, q, d, e));
     in[IN_Q] = shaped("q", q, DT_ROW, true, q, tokens, d);
     in[IN_K] = shaped("k", t[IN_K], DT_ROW, true, q, tokens, d);
     in[IN_V] = shaped("v", v, DT_ROW, true, q, tokens, e);

@@ -141,8 +141,8 @@ static slg_status read_sizes(tasks *s, const slg_regression_tasks_out *out)
     op_detail(s->ctx, t);
     s->count = t->shape[0], s->n = t->shape[1], s->d = t->shape[2];
     if (out->tokens) s->n--, s->d--;
-    if (s->n < 0 || s->d < 0)
-        return slg_fail(s->ctx, SLG_ERR_SHAPE, "out.tokens has %lld rows of %lld a prompt",
+    if (s->n < 0 || s->d < 0 || s->n >= INT32_MAX || s->d >= INT32_MAX)
+        return slg_fail(s->ctx, SLG_ERR_SHAPE, "there are %lld tokens of %lld a prompt",
                         (long long)s->n + 1, (long long)s->d + 1);
     s->params = s->opts.function == SLG_TASK_LINEAR ? s->d : (s->d + 1) * s->opts.units;
     s->stride = (uint64_t)((s->n + 1) * (s->d + 1) + s->params);

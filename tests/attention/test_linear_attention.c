@@ -384,6 +384,8 @@ static void test_edges(void **state)
            slg_linear_attention(ctx, &v[Q], &v[K], &v[V], NULL, &p.opts, NULL, &p.t[LAST]));
         for (int64_t j = 0; j < s.e; j++) assert_true(get(&p.m[LAST], 0, j) == 0);
     }
+    for (int i = 0; i < ALL; i++) p.t[i].shape[0] = 0; /* no heads */
+    run_both(ctx, &p, true);
     operand_free(&p), call_free(&c);
     slg_ctx_free(ctx);
 }
@@ -560,6 +562,9 @@ static void test_errors(void **state)
           SLG_ERR_SHAPE, "state has shape");
     FAILS(slg_linear_attention_step(ctx, &row, &row, &row, NULL, NULL, NULL), SLG_ERR_NULL,
           "state");
+    slg_tensor huge = { NULL, SLG_F32, 3, { 1, 0, INT64_C(1) << 40, 1 }, { 0 } };
+    FAILS(slg_linear_attention(ctx, &huge, &huge, &huge, NULL, NULL, &huge, NULL),
+          SLG_ERR_SHAPE, "too large");
     for (int j = O; j < ALL; j++) /* as they were */
         for (size_t b = 0; b < p.m[j].bytes; b++) assert_int_equal(p.m[j].memory[b], 0x7E);
     assert_int_equal(slg_linear_attention(NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL),

@@ -106,12 +106,56 @@ static void test_svd(void **state)
     }
 }
 
+/* a = B'B + I, by its upper triangle; where it is not positive definite nothing is solved. */
+static void test_cholesky(void **state)
+{
+    (void)state;
+    double b[N * N], a[N * N], copy[N * N], root[N * N], x[2 * N], y[2 * N], rcond;
+    fill(b, N * N, 5), fill(y, 2 * N, 6);
+    for (int i = 0; i < N * N; i++) a[i] = i % (N + 1) == 0;
+    assert_int_equal(blas_dsyrk(ctx, N, N, 1, b, a), SLG_OK);
+    memcpy(copy, a, sizeof a), memcpy(root, a, sizeof a), memcpy(x, y, sizeof x);
+    for (int i = 0; i < N; i++) /* what it needs and what it must not depend on */
+        for (int j = 0; j < i; j++) copy[i * N + j] = a[j * N + i];
+    arena_begin(ctx);
+    assert_int_equal(blas_dposv(ctx, N, copy, 2, x, 1e-12, &rcond), SLG_OK);
+    assert_true(rcond > 1e-6 && rcond < 1);
+    assert_int_equal(blas_dcholesky(ctx, N, root, &rcond), SLG_OK);
+    for (int i = 0; i < N; i++)
+        for (int j = 0; j < N; j++) {
+            double sum = 0;
+            for (int k = 0; k < N; k++) sum += root[i * N + k] * root[j * N + k];
+            assert_true(fabs(sum - a[i * N + j]) < 1e-12 * (1 + fabs(sum)));
+            if (j > i) assert_true(root[i * N + j] == 0);
+        }
+    for (int s = 0; s < 2; s++)
+        for (int i = 0; i < N; i++) {
+            double sum = 0;
+            for (int j = 0; j < N; j++) sum += a[i * N + j] * x[s * N + j];
+            assert_true(fabs(sum - y[s * N + i]) < 1e-11);
+        }
+    static const double bad[] = { -1, 0, NAN, INFINITY };
+    for (int i = 0; i < 4; i++) {
+        memcpy(copy, a, sizeof a), memcpy(root, a, sizeof a), memcpy(x, y, sizeof x);
+        copy[3 * (N + 1)] = root[3 * (N + 1)] = bad[i];
+        assert_int_equal(blas_dposv(ctx, N, copy, 2, x, 0, &rcond), SLG_OK);
+        assert_true(rcond == 0);
+        assert_memory_equal(x, y, sizeof x);
+        assert_int_equal(blas_dcholesky(ctx, N, root, &rcond), SLG_OK);
+        assert_true(rcond == 0);
+    }
+    assert_int_equal(blas_dposv(ctx, 0, copy, 2, x, 0, &rcond), SLG_OK);
+    assert_int_equal(blas_dcholesky(ctx, -1, copy, &rcond), SLG_ERR_SHAPE);
+    arena_end(ctx);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_symmetric),
         cmocka_unit_test(test_solve),
         cmocka_unit_test(test_svd),
+        cmocka_unit_test(test_cholesky),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
