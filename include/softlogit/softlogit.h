@@ -18,6 +18,7 @@
 #include "softlogit/robust.h"
 #include "softlogit/regression.h"
 #include "softlogit/softmax.h"
+#include "softlogit/solver.h"
 #include "softlogit/tempnet.h"
 #include "softlogit/spherical.h"
 #include "softlogit/utility.h"

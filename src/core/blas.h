@@ -62,6 +62,14 @@ slg_status blas_dposv(slg_ctx *ctx, int64_t n, double *a, int64_t count, double 
 slg_status blas_dcholesky(slg_ctx *ctx, int64_t n, double *a, double *rcond);
 
 /*
+ * The bare parts, without a condition: the upper triangle of a (n x n, row-major), which alone
+ * is read, becomes R with a = R'R, false where a is not positive definite; then a x_j = b_j for
+ * the rows of b.
+ */
+slg_status blas_dpotrf(slg_ctx *ctx, int64_t n, double *a, bool *definite);
+slg_status blas_dpotrs(slg_ctx *ctx, int64_t n, const double *r, int64_t count, double *b);
+
+/*
  * Singular values of a (n x n, row-major, overwritten), largest first, and the left singular
  * vectors as the rows of left. SLG_ERR_RANGE, with a message, where it does not converge.
  */

@@ -161,6 +161,34 @@ slg_status blas_dcholesky(slg_ctx *ctx, int64_t n, double *a, double *rcond)
     return status;
 }
 
+slg_status blas_dpotrf(slg_ctx *ctx, int64_t n, double *a, bool *definite)
+{
+    SLG_TRY(check(ctx, n, n));
+    *definite = true;
+    if (n == 0) return SLG_OK;
+    const int size = (int)n;
+    int info = 0;
+    fp_mode mode = fp_enter_ieee();
+    dpotrf_("L", &size, a, &size, &info, 1); /* the upper triangle, by rows */
+    fp_leave(mode);
+    *definite = info == 0;
+    for (int64_t i = 0; i < n && *definite; i++) /* NaN passes dpotrf of some builds */
+        if (!(a[i * n + i] > 0) || !isfinite(a[i * n + i])) *definite = false;
+    return SLG_OK;
+}
+
+slg_status blas_dpotrs(slg_ctx *ctx, int64_t n, const double *r, int64_t count, double *b)
+{
+    SLG_TRY(check(ctx, n, count));
+    if (n == 0 || count == 0) return SLG_OK;
+    const int size = (int)n, sides = (int)count;
+    int info = 0;
+    fp_mode mode = fp_enter_ieee();
+    dpotrs_("L", &size, &sides, r, &size, b, &size, &info, 1);
+    fp_leave(mode);
+    return SLG_OK;
+}
+
 slg_status blas_dsvd(slg_ctx *ctx, int64_t n, double *a, double *values, double *left)
 {
     SLG_TRY(check(ctx, n, n));

@@ -101,6 +101,16 @@
     S(slg_omd_ensemble_opts) \
     S(slg_learner_info_t) \
     S(slg_sgd_opts)          \
-    S(slg_adamw_opts)
+    S(slg_adamw_opts) \
+    S(slg_objective) \
+    S(slg_logistic_opts) \
+    S(slg_residuals) \
+    S(slg_objective_out) \
+    S(slg_step_opts) \
+    S(slg_step_out) \
+    S(slg_normalized_newton_opts) \
+    S(slg_lbfgs_opts) \
+    S(slg_solver_report) \
+    S(slg_solver_run_opts)
 
 #endif
