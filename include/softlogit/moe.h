@@ -262,6 +262,202 @@ SLG_API slg_status slg_moe_combine_backward(slg_ctx *ctx, const slg_tensor *h,
                                             const slg_tensor *dy, slg_tensor *dh,
                                             slg_tensor *dweight);
 
+/* ---- Gaussian mixture of experts ------------------------------------------------------- */
+
+/*
+ * Parameters. Row x has the scores s[i] = <beta1[i], x>; S are the K largest, of equal ones
+ * those of lower index, and with g the softmax of s + beta0 over S,
+ *
+ *     p(y | x) = sum over S of g[i] N(y; <a[i], x> + b[i], exp(log_variance[i]))
+ *
+ * f32 or f64; all is computed in double. Any strides.
+ */
+typedef struct slg_moe_mixture {
+    uint32_t size;                  /* sizeof(slg_moe_mixture), set by slg_moe_mixture_init */
+    int32_t chosen;                 /* K, from 1 to the number of experts; default 2 */
+    const slg_tensor *beta1;        /* [experts, dim] */
+    const slg_tensor *beta0;        /* [experts] */
+    const slg_tensor *a;            /* [experts, dim] */
+    const slg_tensor *b;            /* [experts] */
+    const slg_tensor *log_variance; /* [experts] */
+} slg_moe_mixture;
+
+SLG_API void slg_moe_mixture_init(slg_moe_mixture *mixture, size_t size);
+
+/* What slg_moe_density gives. f32 or f64; NULL where not wanted. */
+typedef struct slg_moe_density_out {
+    uint32_t size;              /* sizeof(slg_moe_density_out), set by its _init */
+    int32_t reserved;           /* 0 */
+    double nll;                 /* -mean of loglik */
+    slg_tensor *loglik;         /* [rows] log p(y | x) */
+    slg_tensor *index;          /* [rows, K] i32: those chosen, by decreasing score */
+    slg_tensor *weight;         /* [rows, K] g */
+    slg_tensor *responsibility; /* [rows, K] r[i] = g[i] N_i(y) / p(y | x) */
+    slg_tensor *mean;           /* [rows] sum of g[i] (<a[i], x> + b[i]) */
+    slg_tensor *dbeta1;         /* gradients of nll */
+    slg_tensor *dbeta0;
+    slg_tensor *da;
+    slg_tensor *db;
+    slg_tensor *dlog_variance;
+} slg_moe_density_out;
+
+SLG_API void slg_moe_density_out_init(slg_moe_density_out *out, size_t size);
+
+/*
+ * Log-density, responsibilities, prediction, and the gradients of the mean negative
+ * log-likelihood, the choice held.
+ *
+ *   x        [rows, dim]  in   f32, f64; rows >= 1
+ *   y        [rows]       in   f32, f64; NULL: only index, weight and mean are wanted
+ *   mixture               in
+ *   out                   out
+ *
+ * Responsibilities are formed from logarithms: outliers of any size have some. Where y lies so
+ * far that every expert's density is 0 even as a logarithm, loglik is -inf, r is an
+ * equal share of each, and gradients are finite or infinite, not NaN. Rows with NaN
+ * have NaN in loglik, and so has the gradient.
+ *
+ * Errors: SLG_ERR_NULL, SLG_ERR_SHAPE (no rows too), SLG_ERR_DTYPE, SLG_ERR_STRIDE,
+ * SLG_ERR_RANGE (chosen), SLG_ERR_OPTIONS, SLG_ERR_MEMORY. Since 0.1.
+ */
+SLG_API slg_status slg_moe_density(slg_ctx *ctx, const slg_tensor *x, const slg_tensor *y,
+                                   const slg_moe_mixture *mixture, slg_moe_density_out *out);
+
+/*
+ * Draws y given x: an expert by one uniform number, then one normal number. Row r takes numbers
+ * rng->offset + 2 r and + 2 r + 1; offset grows by 2 rows.
+ *
+ *   x       [rows, dim]  in      f32, f64
+ *   rng                  in/out
+ *   y       [rows]       out     f32, f64
+ *   expert  [rows]       out     i32: whose draw it is; NULL: not wanted
+ *
+ * Errors: as slg_moe_density. Since 0.1.
+ */
+SLG_API slg_status slg_moe_sample(slg_ctx *ctx, const slg_tensor *x,
+                                  const slg_moe_mixture *mixture, slg_rng *rng, slg_tensor *y,
+                                  slg_tensor *expert);
+
+/* ---- Expectation maximisation ---------------------------------------------------------- */
+
+typedef struct slg_moe_em_opts {
+    uint32_t size;          /* sizeof(slg_moe_em_opts), set by slg_moe_em_opts_init */
+    int32_t max_steps;      /* of slg_moe_em_fit, >= 0; default 200 */
+    int32_t block_diagonal; /* 1: the gate's Hessian without its blocks between experts, for
+                               many experts and columns. Default 0 */
+    int32_t halvings;       /* most of a step of the gate, >= 0; default 12 */
+    double tolerance;       /* fit stops where the mean log-likelihood gains less, >= 0; default
+                               1e-8 */
+    double variance_floor;  /* > 0; default 1e-4 */
+    double ridge;           /* of an expert's normal matrix, times rows, >= 0; default 1e-9 */
+    double gate_ridge;      /* of the gate's Hessian, > 0; default 1e-6 */
+    double least;           /* experts with less responsibility, times rows, keep their values,
+                               >= 0; default 1e-8 */
+} slg_moe_em_opts;
+
+SLG_API void slg_moe_em_opts_init(slg_moe_em_opts *opts, size_t size);
+
+/* What became of an expert. */
+enum slg_moe_expert {
+    SLG_MOE_EXPERT_FITTED = 0,
+    SLG_MOE_EXPERT_FLOOR = 1, /* fitted, its variance is the floor */
+    SLG_MOE_EXPERT_KEPT = 2   /* too little weight, or singular: its values are as before */
+};
+
+/*
+ * The M-step of experts: for each a least squares fit of y on [x, 1] with weights r, and
+ * v = max(sum r e^2 / sum r, variance_floor).
+ *
+ *   x               [rows, dim]      in      f32, f64; rows >= 1
+ *   y               [rows]           in      f32, f64
+ *   responsibility  [rows, experts]  in      f32, f64, >= 0
+ *   opts                             in      NULL: the defaults
+ *   a               [experts, dim]   in/out  f32, f64: kept where an expert has no weight
+ *   b               [experts]        in/out  f32, f64
+ *   variance        [experts]        in/out  f32, f64
+ *   kept            [experts]        out     i32: slg_moe_expert; NULL: not wanted
+ *
+ * Errors: as slg_moe_density. Since 0.1.
+ */
+SLG_API slg_status slg_moe_experts(slg_ctx *ctx, const slg_tensor *x, const slg_tensor *y,
+                                   const slg_tensor *responsibility,
+                                   const slg_moe_em_opts *opts, slg_tensor *a, slg_tensor *b,
+                                   slg_tensor *variance, slg_tensor *kept);
+
+/*
+ * Maximum likelihood by expectation maximisation. The state is the parameters, in double, the
+ * number of steps, and the mean log-likelihood that the last step or fit ended at. The last
+ * expert is the gate's reference: its beta is moved to 0, and the others' with it, which
+ * changes no density. A step forms responsibilities, fits experts (slg_moe_experts), and makes
+ * one damped Newton step of the gate, with the choice held in gradient and Hessian and made
+ * anew where the step is judged: halved until the expected log-weight is not lower, else not
+ * taken. Work O(rows K^2 dim^2), memory O(rows K + experts^2 dim^2).
+ */
+typedef struct slg_moe_em slg_moe_em;
+
+/* From start, copied. *em is NULL after an error. Free before ctx. Since 0.1. */
+SLG_API slg_status slg_moe_em_create(slg_ctx *ctx, const slg_moe_mixture *start,
+                                     const slg_moe_em_opts *opts, slg_moe_em **em);
+SLG_API void slg_moe_em_free(slg_moe_em *em); /* NULL is allowed */
+
+/*
+ * One step on x [rows, dim] and y [rows] (f32, f64), or as many as opts allow and the tolerance
+ * wants. *loglik: mean log-likelihood after it; NULL: not wanted. *steps: those made.
+ * SLG_ERR_RANGE where data or parameters make the likelihood NaN: the state is as before the
+ * step. Since 0.1.
+ */
+SLG_API slg_status slg_moe_em_step(slg_moe_em *em, const slg_tensor *x, const slg_tensor *y,
+                                   double *loglik);
+SLG_API slg_status slg_moe_em_fit(slg_moe_em *em, const slg_tensor *x, const slg_tensor *y,
+                                  double *loglik, int64_t *steps);
+
+/* The parameters: tensors as in slg_moe_mixture, f32 or f64; NULL where not wanted. */
+SLG_API slg_status slg_moe_em_mixture(slg_moe_em *em, slg_tensor *beta1, slg_tensor *beta0,
+                                      slg_tensor *a, slg_tensor *b, slg_tensor *log_variance);
+
+/*
+ * The whole state, exactly: state [2 + experts (2 dim + 3)] f64, contiguous or not: steps,
+ * log-likelihood, then beta1, beta0, a, b, log_variance. Restored into an object of the same
+ * sizes it goes on with the same bits. SLG_ERR_STATE where the numbers are no state. Since 0.1.
+ */
+SLG_API slg_status slg_moe_em_save(slg_moe_em *em, slg_tensor *state);
+SLG_API slg_status slg_moe_em_restore(slg_moe_em *em, const slg_tensor *state);
+
+/* ---- Losses between parameters --------------------------------------------------------- */
+
+typedef struct slg_moe_voronoi_opts {
+    uint32_t size;          /* sizeof(slg_moe_voronoi_opts), set by slg_moe_voronoi_opts_init */
+    int32_t chosen;         /* K of the true gate; default 0: that of truth */
+    int32_t over_specified; /* 1: D2, 0: D1. Default 0 */
+    int32_t reserved;       /* 0 */
+} slg_moe_voronoi_opts;
+
+SLG_API void slg_moe_voronoi_opts_init(slg_moe_voronoi_opts *opts, size_t size);
+
+/*
+ * Voronoi losses. Each fitted expert belongs to the true one that is nearest in (beta1, a, b,
+ * variance), of equal ones the first. A cell C of true expert i, with differences d, has
+ *
+ *     sum over C of exp(beta0[j]) (|dbeta1| + |da| + |db| + |dv|)
+ *                   + |sum over C of exp(beta0[j]) - exp(beta0*[i])|
+ *
+ * and D1 is the sum of the K largest. In D2 a cell of m >= 2 has |dbeta1|^r + |da|^(r/2) +
+ * |db|^r + |dv|^(r/2) in the bracket, with r = 4, 6, 7 for m = 2, 3 and more.
+ *
+ *   fit, truth            in   slg_moe_mixture of the same dim
+ *   opts                  in   NULL: the defaults
+ *   cell       [fitted]   out  i32: the true expert; NULL: not wanted
+ *   cell_loss  [true]     out  f32, f64; NULL: not wanted
+ *   loss                  out  NULL: not wanted
+ *
+ * Gates are to be aligned before: they are defined up to a shift. Errors: as slg_moe_density.
+ * Since 0.1.
+ */
+SLG_API slg_status slg_moe_voronoi(slg_ctx *ctx, const slg_moe_mixture *fit,
+                                   const slg_moe_mixture *truth,
+                                   const slg_moe_voronoi_opts *opts, slg_tensor *cell,
+                                   slg_tensor *cell_loss, double *loss);
+
 #ifdef __cplusplus
 }
 #endif

@@ -95,6 +95,10 @@
     S(slg_moe_gate_opts) \
     S(slg_moe_balance_opts) \
     S(slg_moe_balance_out) \
+    S(slg_moe_mixture) \
+    S(slg_moe_density_out) \
+    S(slg_moe_em_opts) \
+    S(slg_moe_voronoi_opts) \
     S(slg_moe_dispatch_opts) \
     S(slg_omd_opts) \
     S(slg_hedge_opts) \
