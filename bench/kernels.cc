@@ -49,9 +49,9 @@ struct buffers {
         sum = static_cast<double *>(memory(8 * n));
         uint32_t s = 1;
         for (size_t i = 0; i < n; i++) {
-            float sum = 0;
-            for (int k = 0; k < 12; k++) sum += uniform(&s);
-            x[i] = 3.0f * (sum - 6.0f);
+            float twelve = 0;
+            for (int k = 0; k < 12; k++) twelve += uniform(&s);
+            x[i] = 3.0f * (twelve - 6.0f);
             p[i] = uniform(&s);
             g[i] = 1e-3f * (uniform(&s) - 0.5f);
             w[i] = 0.01f;
@@ -64,6 +64,7 @@ struct buffers {
     {
         for (float *f : { x, p, g, y, z, w }) std::free(f);
         std::free(half);
+        std::free(sum);
     }
 
     static float uniform(uint32_t *s)
