@@ -51,7 +51,6 @@ static slg_status open(slg_solver *s, const void *given)
 {
     slg_ctx *ctx = s->ctx;
     slg_normalized_newton_opts *o = &s->opts.newton;
-    const size_t d = (size_t)s->d;
     *o = defaults;
     SLG_TRY(options_read(ctx, "opts", given, o, sizeof *o));
     SLG_TRY(check(ctx, o));
@@ -61,10 +60,10 @@ static slg_status open(slg_solver *s, const void *given)
         return slg_fail(ctx, SLG_ERR_NULL, "objective.product is NULL");
     SLG_TRY(metric_open(ctx, o->metric, s->d, &s->metric));
     o->metric = NULL; /* copied */
-    const size_t part = o->form == SLG_FORM_DENSE ? d * d : d;
-    s->h = ctx_alloc(ctx, (part + step_work(o->form, &s->metric)) * sizeof(double));
+    const int64_t part = o->form == SLG_FORM_DENSE ? s->d : 1;
+    s->h = doubles_alloc(ctx, s->d, part + step_work(o->form, &s->metric), 0);
     if (!s->h) return SLG_ERR_MEMORY;
-    s->work = s->h + part;
+    s->work = s->h + s->d * part;
     s->report.radius = o->gamma0;
     return SLG_OK;
 }

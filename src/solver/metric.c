@@ -11,8 +11,7 @@ static slg_status open(slg_ctx *ctx, const slg_tensor *t, norm_metric *m)
 {
     const int64_t d = m->d;
     const bool full = m->form == SLG_FORM_DENSE;
-    const size_t size = (size_t)d * (full ? 2 * (size_t)d : 1);
-    m->b = ctx_alloc(ctx, size * sizeof *m->b);
+    m->b = doubles_alloc(ctx, d, full ? 2 * d : 1, 0);
     if (!m->b) return SLG_ERR_MEMORY;
     flat_read(t, m->b);
     bool definite = vector_finite(full ? d * d : d, m->b);

@@ -206,10 +206,9 @@ static slg_status curve(multinomial *m, const double *x, int32_t which, int32_t 
     if (which < SLG_HESSIAN || which > SLG_FISHER || form == SLG_FORM_RANK_ONE ||
         (form == SLG_FORM_DENSE && m->classes * m->d > m->opts.dense_limit))
         return curvature_unsupported(m->ctx, which, form);
-    const size_t size = (size_t)m->n * (size_t)m->classes;
-    if (!m->p) m->p = ctx_alloc(m->ctx, 2 * size * sizeof *m->p);
+    if (!m->p) m->p = doubles_alloc(m->ctx, 2 * m->n, m->classes, 0);
     if (!m->p) return SLG_ERR_MEMORY;
-    m->u = m->p + size, m->which = which;
+    m->u = m->p + m->n * m->classes, m->which = which;
     SLG_TRY(logits(m, 0, m->n, x, m->p));
     rows_all(m, 0, m->n, m->p, softmax);
     if (which == SLG_FISHER) rows_all(m, 0, m->n, m->p, residual);

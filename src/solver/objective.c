@@ -64,6 +64,18 @@ void flat_write(const slg_tensor *to, const double *from)
         for (int64_t j = 0; j < m.cols; j++) rows_put(&m, i, j, *from++);
 }
 
+double *doubles_alloc(slg_ctx *ctx, int64_t count, int64_t each, int64_t more)
+{
+    int64_t bytes;
+    if (!__builtin_mul_overflow(count, each, &bytes) &&
+        !__builtin_add_overflow(bytes, more, &bytes) &&
+        !__builtin_mul_overflow(bytes, (int64_t)sizeof(double), &bytes))
+        return ctx_alloc(ctx, (size_t)bytes);
+    slg_fail(ctx, SLG_ERR_MEMORY, "%lld x %lld numbers are more than memory can hold",
+             (long long)count, (long long)each);
+    return NULL;
+}
+
 slg_status matrix_copy(slg_ctx *ctx, const char *name, const slg_tensor *t, bool ones,
                        double **to, int64_t *n, int64_t *d)
 {
@@ -74,7 +86,7 @@ slg_status matrix_copy(slg_ctx *ctx, const char *name, const slg_tensor *t, bool
                         name, (long long)t->shape[0], (long long)t->shape[1]);
     op_detail(ctx, t);
     *n = t->shape[0], *d = t->shape[1] + ones;
-    *to = ctx_alloc(ctx, (size_t)*n * (size_t)*d * sizeof **to);
+    *to = doubles_alloc(ctx, *n, *d, 0);
     if (!*to) return SLG_ERR_MEMORY;
     const rows m = rows_of(t);
     for (int64_t i = 0; i < *n; i++) {
@@ -201,11 +213,11 @@ static slg_status evaluate(evaluation *e, const slg_objective *objective, const 
     SLG_TRY(objective_read(ctx, objective, &e->o));
     if (!out) return slg_fail(ctx, SLG_ERR_NULL, "out is NULL");
     SLG_TRY(options_read(ctx, "out", out, &e->out, sizeof e->out));
-    const size_t d = (size_t)e->o.dim, square = e->out.dense ? d * d : 0;
+    const int64_t d = e->o.dim;
     SLG_TRY(flat_check(ctx, "x", x, e->o.dim, false));
     if (p) SLG_TRY(flat_check(ctx, "p", p, e->o.dim, false));
     SLG_TRY(check_outputs(e, x, p));
-    e->memory = ctx_alloc(ctx, (5 * d + square) * sizeof(double));
+    e->memory = doubles_alloc(ctx, d, 5 + (e->out.dense ? d : 0), 0);
     if (!e->memory) return SLG_ERR_MEMORY;
     e->x = e->memory, e->p = e->x + d, e->grad = e->p + d, e->diagonal = e->grad + d;
     e->product = e->diagonal + d, e->dense = e->product + d;

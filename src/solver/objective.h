@@ -21,6 +21,9 @@ void flat_write(const slg_tensor *to, const double *from); /* to NULL: nothing *
 void outside_begin(slg_ctx *ctx);
 slg_status outside_end(slg_ctx *ctx, const char *op, const char *what, slg_status status);
 
+/* ctx_alloc of count * each + more doubles; NULL where that overflows, too. */
+double *doubles_alloc(slg_ctx *ctx, int64_t count, int64_t each, int64_t more);
+
 /* A checked copy of t [n, d] as doubles, from ctx_alloc, with a column of ones after it where
    `ones`. */
 slg_status matrix_copy(slg_ctx *ctx, const char *name, const slg_tensor *t, bool ones,

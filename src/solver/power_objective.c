@@ -111,7 +111,7 @@ static slg_status open(power *m, const slg_residuals *u, double p)
     if (!(p >= 2) || !isfinite(p))
         return slg_fail(ctx, SLG_ERR_RANGE, "power is %g, must be at least 2", p);
     m->p = p;
-    m->u = ctx_alloc(ctx, ((size_t)n * (size_t)(d + 2) + (size_t)d) * sizeof(double));
+    m->u = doubles_alloc(ctx, n, d + 2, d);
     if (!m->u) return SLG_ERR_MEMORY;
     m->w = m->u + n, m->ju = m->w + n, m->j = m->ju + d;
     return SLG_OK;

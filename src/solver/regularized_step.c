@@ -17,11 +17,10 @@ static bool is_dense(int32_t form, const norm_metric *b)
     return form == SLG_FORM_DENSE || (form == SLG_FORM_DIAGONAL && b->form == SLG_FORM_DENSE);
 }
 
-size_t step_work(int32_t form, const norm_metric *b)
+int64_t step_work(int32_t form, const norm_metric *b)
 {
-    const size_t d = (size_t)b->d;
-    if (is_dense(form, b)) return d * d;
-    return (form == SLG_FORM_PRODUCT ? 4 : 1) * d;
+    if (is_dense(form, b)) return b->d;
+    return form == SLG_FORM_PRODUCT ? 4 : 1;
 }
 
 slg_status step_check(const step_problem *s)
@@ -215,9 +214,8 @@ static slg_status run_step(step_call *c, const slg_tensor *h, const slg_tensor *
     const int64_t d = g->shape[0];
     const bool needs = c->opts.form != SLG_FORM_ZERO && c->opts.form != SLG_FORM_PRODUCT;
     SLG_TRY(metric_open(ctx, metric, d, &c->b));
-    const size_t part = (size_t)d * (c->opts.form == SLG_FORM_DENSE ? (size_t)d : 1);
-    c->memory = ctx_alloc(ctx, (3 * (size_t)d + part + step_work(c->opts.form, &c->b)) *
-                                   sizeof(double));
+    const int64_t part = c->opts.form == SLG_FORM_DENSE ? d : 1;
+    c->memory = doubles_alloc(ctx, d, 3 + part + step_work(c->opts.form, &c->b), 0);
     if (!c->memory) return SLG_ERR_MEMORY;
     double *vg = c->memory, *w = vg + d;
     c->dx = w + d;
@@ -234,7 +232,7 @@ static slg_status run_step(step_call *c, const slg_tensor *h, const slg_tensor *
                          &c->b,
                          vg,
                          w,
-                         c->dx + d + part };
+                         c->dx + d + d * part };
     flat_read(g, vg);
     if (!vector_finite(d, vg)) return slg_fail(ctx, SLG_ERR_RANGE, "g is not finite");
     double norm;

@@ -47,7 +47,7 @@ static slg_status check(regression *m, int32_t which, int32_t form)
     if ((which != SLG_HESSIAN && which != SLG_GAUSS_NEWTON) || form == SLG_FORM_RANK_ONE)
         return curvature_unsupported(m->ctx, which, form);
     if (form == SLG_FORM_DIAGONAL && !m->square) {
-        m->square = ctx_alloc(m->ctx, (size_t)m->d * (size_t)m->d * sizeof(double));
+        m->square = doubles_alloc(m->ctx, m->d, m->d, 0);
         if (!m->square) return SLG_ERR_MEMORY;
     }
     return SLG_OK;

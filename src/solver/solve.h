@@ -37,10 +37,10 @@ typedef struct step_problem {
     int64_t max_products;
     const norm_metric *b;
     const double *g, *w; /* w = B^-1 g */
-    double *work;        /* step_work doubles, from ctx_alloc */
+    double *work;        /* d * step_work doubles, from ctx_alloc */
 } step_problem;
 
-size_t step_work(int32_t form, const norm_metric *b);
+int64_t step_work(int32_t form, const norm_metric *b);
 
 /* SLG_ERR_RANGE where h holds NaN or an infinity. */
 slg_status step_check(const step_problem *s);

@@ -57,7 +57,7 @@ static slg_status create(slg_solver *s, int32_t kind, const slg_objective *objec
     SLG_TRY(flat_check(ctx, "x0", x0, s->d, false));
     SLG_TRY(s->m->open(s, opts));
     const size_t d = (size_t)s->d;
-    s->state = ctx_alloc(ctx, (7 * d + (size_t)s->extra) * sizeof *s->state);
+    s->state = doubles_alloc(ctx, s->d, 7, s->extra);
     if (!s->state) return SLG_ERR_MEMORY;
     memset(s->state, 0, (7 * d + (size_t)s->extra) * sizeof *s->state);
     s->x = s->state, s->g = s->x + d;

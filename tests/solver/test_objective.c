@@ -319,6 +319,9 @@ static void test_errors(void **state)
     REFUSED(slg_multinomial_objective(ctx, &p->ta, &p->tlabel, 0, NULL, &o), SLG_ERR_RANGE);
     REFUSED(slg_multinomial_objective(ctx, &p->ta, &p->tb, 2, NULL, &o), SLG_ERR_DTYPE);
     REFUSED(slg_power_objective(ctx, &bad, 2, &o), SLG_ERR_RANGE);
+    slg_tensor vast = slg_tensor_2d(p->a, SLG_BF16, INT64_C(1) << 31, INT64_C(1) << 30);
+    vast.shape[0]--, vast.stride[0] = vast.stride[1] = 0;
+    REFUSED(slg_logsumexp_objective(ctx, &vast, NULL, 1, &o), SLG_ERR_MEMORY);
     p->label[7] = 0;
     /* No matrix of this kind, form or size; outputs that overlap. */
     slg_objective_out out;

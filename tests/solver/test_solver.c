@@ -459,11 +459,15 @@ static void test_exhausted(void **state)
     assert_true(r.radius == 1);
     OK(ctx, slg_solver_get(s, &tx, NULL));
     assert_memory_equal(x, start, sizeof x);
+    o.bad = -5000; /* indefinite until lambda is large enough: failed trials, then a step */
+    const int64_t calls = o.calls;
+    OK(ctx, slg_solver_step(s, &r));
+    assert_true(r.reason == SLG_SOLVER_STEPPED && r.solves - 40 > o.calls - calls);
     o.bad = NAN;
     assert_int_equal(slg_solver_step(s, &r), SLG_ERR_RANGE);
     o.bad = 0; /* the solver goes on */
     OK(ctx, slg_solver_step(s, &r));
-    assert_true(r.reason == SLG_SOLVER_STEPPED && r.steps == 1);
+    assert_true(r.reason == SLG_SOLVER_STEPPED && r.steps == 2);
     o.fail_at = o.calls + 1;
     assert_int_equal(slg_solver_step(s, &r), SLG_ERR_STOPPED);
     assert_true(strstr(slg_ctx_message(ctx), "slg_solver_step: objective.value") != NULL);
