@@ -349,6 +349,11 @@ void run_sgd(const kernels &k, buffers &b)
     const sgd_arg a = { 1.0f, 0.0f, 1e-5f, 1e-3f, 0.9f, 1.0f, 0 };
     k.sgd(b.n, b.w, b.g, b.y, &a);
 }
+void run_optimistic(const kernels &k, buffers &b)
+{
+    const optimistic_arg a = { 1.0f, 0.0f, 1e-5f, 2e-3f, 1e-3f };
+    k.optimistic(b.n, b.w, b.g, b.y, &a);
+}
 
 /* Tiles: n floats as rows of 64, or of as many as there are, from 16 up. */
 size_t lanes(const buffers &b) { return b.n < 64 ? 16 : 64; }

@@ -14,8 +14,9 @@ typedef struct slg_optimizer slg_optimizer;
 
 /* Kinds of update rules, each with its options struct. */
 enum slg_optimizer_kind {
-    SLG_SGD = 1,  /* slg_sgd_opts */
-    SLG_ADAMW = 2 /* slg_adamw_opts */
+    SLG_SGD = 1,       /* slg_sgd_opts */
+    SLG_ADAMW = 2,     /* slg_adamw_opts */
+    SLG_OPTIMISTIC = 3 /* slg_optimistic_opts */
 };
 
 /*
@@ -59,6 +60,30 @@ typedef struct slg_adamw_opts {
 } slg_adamw_opts;
 
 SLG_API void slg_adamw_opts_init(slg_adamw_opts *opts, size_t size);
+
+/*
+ * Optimistic gradient, with g_t = grad_scale * dw and g_0 = 0:
+ *
+ *     w = w (1 - lr * decay)                      where decoupled; else g_t = g_t + decay * w
+ *     w = w - lr * (g_t + optimism * (g_t - g_{t-1}))
+ *
+ * With optimism 1 this is w - 2 lr g_t + lr g_{t-1}: what slg_learner (online.h) of a free
+ * domain and a constant step plays, for a vector of weights. It converges where plain descent
+ * turns in circles: in games, min over x, max over y.
+ *
+ * One pass: reads w, dw and g_{t-1}; writes w and g_t: 20 bytes a weight.
+ * Paper: "Optimistic Online Mirror Descent for Bridging Stochastic and Adversarial Online
+ * Convex Optimization" (2023).
+ */
+typedef struct slg_optimistic_opts {
+    uint32_t size;       /* sizeof(slg_optimistic_opts), set by slg_optimistic_opts_init */
+    int32_t decoupled;   /* default 0: decay enters the gradient */
+    double lr;           /* from 0 to 1e18; default 1e-3 */
+    double optimism;     /* from 0 (plain descent) to 1e18; default 1 */
+    double weight_decay; /* from 0 to 1e18; default 0 */
+} slg_optimistic_opts;
+
+SLG_API void slg_optimistic_opts_init(slg_optimistic_opts *opts, size_t size);
 
 /*
  * Makes an optimizer for n weights: those of one tensor, or of several that a step takes as a

@@ -104,6 +104,7 @@
     S(slg_hedge_opts) \
     S(slg_omd_ensemble_opts) \
     S(slg_learner_info_t) \
+    S(slg_optimistic_opts) \
     S(slg_sgd_opts)          \
     S(slg_adamw_opts) \
     S(slg_objective) \

@@ -198,6 +198,12 @@ typedef struct sgd_arg {
     int32_t nesterov;
 } sgd_arg;
 
+typedef struct optimistic_arg {
+    float grad_scale, decay_grad, shrink;
+    float step; /* lr (1 + optimism), down the gradient */
+    float back; /* lr optimism, up the last */
+} optimistic_arg;
+
 /* A row about its mean, which is mean + mean_low: h = (x - mean - mean_low) rstd. */
 typedef struct norm_arg {
     float mean, mean_low, rstd;
@@ -468,7 +474,9 @@ typedef struct norm_arg {
 #define SLG_KERNELS_UPDATE(K)                                                                  \
     K(void, adamw,                                                                             \
       (size_t n, float *w, const float *g, float *m, float *v, const adamw_arg *a))            \
-    K(void, sgd, (size_t n, float *w, const float *g, float *v, const sgd_arg *a))
+    K(void, sgd, (size_t n, float *w, const float *g, float *v, const sgd_arg *a))             \
+    K(void, optimistic,                                                                        \
+      (size_t n, float *w, const float *g, float *last, const optimistic_arg *a))
 
 /*
  * Layers: see layer.h. w, b, add, dw, db, dx: NULL for ones, or zeros, or not wanted.

@@ -42,3 +42,18 @@ void KERNEL(sgd)(size_t n, float *w, const float *g, float *v, const sgd_arg *a)
         store_at(w, i, n, vf_sub(vf_fnma(shrink, weight, weight), vf_mul(lr, move)));
     }
 }
+
+void KERNEL(optimistic)(size_t n, float *w, const float *g, float *last,
+                        const optimistic_arg *a)
+{
+    const vf scale = vf_set(a->grad_scale), decay = vf_set(a->decay_grad),
+             shrink = vf_set(a->shrink);
+    const vf step = vf_set(a->step), back = vf_set(a->back);
+    for (size_t i = 0; i < n; i += VF_LEN) {
+        vf weight = load_at(w, i, n, 0.0f);
+        vf grad = vf_fma(decay, weight, vf_mul(scale, load_at(g, i, n, 0.0f)));
+        vf kept = vf_fnma(step, grad, vf_fnma(shrink, weight, weight));
+        store_at(w, i, n, vf_fma(back, load_at(last, i, n, 0.0f), kept));
+        store_at(last, i, n, grad);
+    }
+}

@@ -25,7 +25,7 @@ struct slg_optimizer {
 
 const rule *rule_of(int32_t kind)
 {
-    static const rule *const rules[] = { &rule_sgd, &rule_adamw };
+    static const rule *const rules[] = { &rule_sgd, &rule_adamw, &rule_optimistic };
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
         if (rules[i]->kind == kind) return rules[i];
     return NULL;

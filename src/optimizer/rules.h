@@ -17,6 +17,7 @@ enum { STATE_ARRAYS_MAX = 2, RULE_ARGS_MAX = 64 };
 typedef union rule_opts {
     slg_sgd_opts sgd;
     slg_adamw_opts adamw;
+    slg_optimistic_opts optimistic;
 } rule_opts;
 
 typedef struct rule {
@@ -36,7 +37,7 @@ typedef struct rule {
                    float *const *state);
 } rule;
 
-extern const rule rule_sgd, rule_adamw;
+extern const rule rule_sgd, rule_adamw, rule_optimistic;
 
 /* NULL if there is no such kind. A new rule is a file and a line in this function's table. */
 const rule *rule_of(int32_t kind);

@@ -823,6 +823,13 @@ AT(slg_moe_voronoi_opts, chosen, 4)
 AT(slg_moe_voronoi_opts, over_specified, 8)
 AT(slg_moe_voronoi_opts, reserved, 12)
 
+SIZE(slg_optimistic_opts, 32)
+AT(slg_optimistic_opts, size, 0)
+AT(slg_optimistic_opts, decoupled, 4)
+AT(slg_optimistic_opts, lr, 8)
+AT(slg_optimistic_opts, optimism, 16)
+AT(slg_optimistic_opts, weight_decay, 24)
+
 SIZE(slg_sgd_opts, 48)
 AT(slg_sgd_opts, size, 0)
 AT(slg_sgd_opts, nesterov, 4)
@@ -973,7 +980,7 @@ _Static_assert(SLG_LEARNER_CENTER == 1 && SLG_LEARNER_LOG_CENTER == 2 &&
                    SLG_LEARNER_INVERSE == 3 && SLG_LEARNER_TOTALS == 4 &&
                    SLG_LEARNER_STEPS == 5 && SLG_LEARNER_WEIGHTS == 6,
                "slg_learner_part");
-_Static_assert(SLG_SGD == 1 && SLG_ADAMW == 2, "slg_optimizer_kind");
+_Static_assert(SLG_SGD == 1 && SLG_ADAMW == 2 && SLG_OPTIMISTIC == 3, "slg_optimizer_kind");
 
 /* Bindings check their declarations by this. */
 static void test_struct_size(void **state)
@@ -1069,6 +1076,7 @@ static void test_struct_size(void **state)
     CHECK(slg_moe_density_out)
     CHECK(slg_moe_em_opts)
     CHECK(slg_moe_voronoi_opts)
+    CHECK(slg_optimistic_opts)
     CHECK(slg_sgd_opts)
     CHECK(slg_adamw_opts)
     CHECK(slg_objective)

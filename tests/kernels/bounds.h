@@ -86,6 +86,7 @@
 #define BOUND_narrow_f16 0
 #define BOUND_adamw 4.5         /* 3.6   3.6   3.6; of the magnitudes that are added up */
 #define BOUND_sgd 3.5           /* 2.8   2.8   2.8 */
+#define BOUND_optimistic 3.5    /* 2.7   2.7   2.8 */
 #define BOUND_act 10.0          /* 8.0   7.0   6.5; GELU_TANH: times 1 + |its argument| */
 #define BOUND_act_bwd 10.0      /* 8.0   7.6   7.4; of its two terms, as act */
 #define BOUND_act_gate 10.0     /* 7.0   7.2   6.8; as act */

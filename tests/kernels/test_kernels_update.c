@@ -80,4 +80,33 @@ static void check_sgd(const call *c, worst_t *w)
 SPEC(sgd, .variants = 3, .in = { F4, F4, F4 }, .out = { F4, F4 }, .update = 2,
      .special = { A_NAN | ZEROS | TINY, A_NAN | ZEROS | TINY, ANY_VALUE });
 
+static const optimistic_arg optimistic_args[] = {
+    { 1, 0, 0, 0.2f, 0.1f },
+    { 0.5f, 0.01f, 0.001f, 0.125f, 0.025f },
+};
+
+static void run_optimistic(const kernel_table *k, call *c)
+{
+    k->optimistic(c->n, out(c, 0), in(c, 2), out(c, 1), &optimistic_args[c->variant]);
+}
+
+static void check_optimistic(const call *c, worst_t *w)
+{
+    const optimistic_arg *a = &optimistic_args[c->variant];
+    const double step = (double)a->step, back = (double)a->back;
+    for (size_t i = 0; i < c->n; i++) {
+        double weight = (double)in(c, 0)[i], last = (double)in(c, 1)[i];
+        double g1 = (double)a->grad_scale * (double)in(c, 2)[i],
+               g2 = (double)a->decay_grad * weight;
+        double g = g1 + g2, size = fabs(g1) + fabs(g2);
+        double keep = (1 - (double)a->shrink) * weight;
+        note(w, i, (double)out(c, 1)[i], g, size);
+        note(w, i, (double)out(c, 0)[i], keep - step * g + back * last,
+             fabs(keep) + step * size + back * fabs(last));
+    }
+}
+
+SPEC(optimistic, .variants = 2, .in = { F4, F4, F4 }, .out = { F4, F4 }, .update = 2,
+     .special = { A_NAN | ZEROS | TINY, A_NAN | ZEROS | TINY, ANY_VALUE });
+
 KERNEL_TESTS(UPDATE)
