@@ -4,6 +4,7 @@
 
 #include "softlogit/attention.h"
 #include "softlogit/attention_cache.h"
+#include "softlogit/bandit.h"
 #include "softlogit/core.h"
 #include "softlogit/distill.h"
 #include "softlogit/hinge.h"

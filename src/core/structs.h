@@ -100,6 +100,7 @@
     S(slg_moe_em_opts) \
     S(slg_moe_voronoi_opts) \
     S(slg_moe_dispatch_opts) \
+    S(slg_inverse_gap_opts) \
     S(slg_omd_opts) \
     S(slg_hedge_opts) \
     S(slg_omd_ensemble_opts) \

@@ -741,6 +741,11 @@ AT(slg_moe_dispatch_opts, size, 0)
 AT(slg_moe_dispatch_opts, reserved, 4)
 AT(slg_moe_dispatch_opts, capacity, 8)
 
+SIZE(slg_inverse_gap_opts, 16)
+AT(slg_inverse_gap_opts, size, 0)
+AT(slg_inverse_gap_opts, rule, 4)
+AT(slg_inverse_gap_opts, gamma, 8)
+
 SIZE(slg_omd_opts, 96)
 AT(slg_omd_opts, size, 0)
 AT(slg_omd_opts, domain, 4)
@@ -782,6 +787,7 @@ AT(slg_learner_info_t, experts, 8)
 AT(slg_learner_info_t, reserved, 12)
 AT(slg_learner_info_t, step, 16)
 AT(slg_learner_info_t, variation, 24)
+
 SIZE(slg_moe_mixture, 48)
 AT(slg_moe_mixture, size, 0)
 AT(slg_moe_mixture, chosen, 4)
@@ -968,6 +974,7 @@ _Static_assert(SLG_ONE_VS_REST == 0 && SLG_MAX_MARGIN == 1 && SLG_SUM_MARGIN == 
                "slg_hinge_form");
 _Static_assert(SLG_SVM_MEAN == 0 && SLG_SVM_SUM == 1, "slg_svm_scaling");
 _Static_assert(SLG_QK_NORM_L2 == 0 && SLG_QK_NORM_RMS == 1, "slg_qk_norm_form");
+_Static_assert(SLG_GAP_SQUARE == 0 && SLG_GAP_FIRST_ORDER == 1, "slg_gap_rule");
 _Static_assert(SLG_OMD == 1 && SLG_HEDGE == 2 && SLG_OMD_ENSEMBLE == 3, "slg_learner_kind");
 _Static_assert(SLG_DOMAIN_FREE == 0 && SLG_DOMAIN_BALL == 1 && SLG_DOMAIN_BOX == 2 &&
                    SLG_DOMAIN_SIMPLEX == 3 && SLG_DOMAIN_SIMPLEX_ENTROPY == 4,
@@ -1032,10 +1039,6 @@ static void test_struct_size(void **state)
     CHECK(slg_hinge_opts)
     CHECK(slg_svm_layer_opts)
 
-
-
-
-
     CHECK(slg_binary_cross_entropy_opts)
     CHECK(slg_focal_opts)
     CHECK(slg_poly1_opts)
@@ -1068,6 +1071,7 @@ static void test_struct_size(void **state)
     CHECK(slg_moe_balance_opts)
     CHECK(slg_moe_balance_out)
     CHECK(slg_moe_dispatch_opts)
+    CHECK(slg_inverse_gap_opts)
     CHECK(slg_omd_opts)
     CHECK(slg_hedge_opts)
     CHECK(slg_omd_ensemble_opts)
