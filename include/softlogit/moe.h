@@ -59,7 +59,7 @@ SLG_API void slg_moe_gate_opts_init(slg_moe_gate_opts *opts, size_t size);
  *
  * K = experts is the softmax of s + bias. An expert with score -inf is not chosen while another
  * is left, and has weight 0. NaN: weights NaN, indices the first K. Scores are read once; of
- * [rows, experts] nothing else is kept. Up to K = 16 a row costs about what reading it does;
+ * [rows, experts] nothing else is kept. Up to K = 16 by insertion, at 6 to 20 times a read;
  * beyond, the K largest are sorted.
  *
  * Errors: SLG_ERR_NULL, SLG_ERR_SHAPE, SLG_ERR_DTYPE, SLG_ERR_STRIDE (an output that overlaps
