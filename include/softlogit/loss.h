@@ -153,8 +153,8 @@ typedef struct slg_loss_out {
     uint32_t size;    /* sizeof(slg_loss_out), set by slg_loss_out_init */
     int32_t reserved; /* 0 */
     slg_tensor *loss; /* in: NULL, or [rows] f32, f64: each row's loss times its weights,
-                         unreduced; 0 for ignored rows, and for a weight of 0 whatever
-                         the loss */
+                         unreduced; 0 for ignored rows, and for a weight of 0, also
+                         where the loss is infinite. A NaN stays NaN, whatever the weight */
     slg_tensor *lse;  /* in: NULL, or [rows] f32, f64: log-sum-exp of the (capped, masked,
                          divided) logits, of ignored rows too */
     double value;     /* out: the reduced loss; with SLG_NONE the sum. 0 where no row counts. */
