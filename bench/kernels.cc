@@ -302,10 +302,7 @@ void run_dots(const kernels &k, buffers &b)
     k.dots(b.n, b.x, b.p, out);
     benchmark::DoNotOptimize(out);
 }
-void run_accumulate(const kernels &k, buffers &b)
-{
-    k.accumulate(b.n, b.x, b.sum, b.y);
-}
+void run_accumulate(const kernels &k, buffers &b) { k.accumulate(b.n, b.x, b.sum, b.y); }
 constexpr margin_arg MARGIN = { 1.0, 1.0, 0.5f, 0.25f };
 void run_margin_sums(const kernels &k, buffers &b)
 {
@@ -339,21 +336,56 @@ void run_widen_bf16(const kernels &k, buffers &b) { k.widen_bf16(b.n, b.half, b.
 void run_widen_f16(const kernels &k, buffers &b) { k.widen_f16(b.n, b.half, b.y); }
 void run_narrow_bf16(const kernels &k, buffers &b) { k.narrow_bf16(b.n, b.x, b.half); }
 void run_narrow_f16(const kernels &k, buffers &b) { k.narrow_f16(b.n, b.x, b.half); }
-void run_adamw(const kernels &k, buffers &b)
+/* A gradient as it comes, and as a chain leaves it. */
+const update_grad plain_gradient = { true, 1.0f, 0.0f, INFINITY, 1.0f, 0.0f, 0.0f, 0.0f };
+const update_grad chained_gradient = { false, 1.0f, 0.0f, INFINITY, 0.9f, -0.1f, 1e-9f, 0.0f };
+
+template <typename Kernel, typename Arg>
+void update(Kernel kernel, buffers &b, const Arg &a, int arrays, const update_grad &g)
 {
-    const adamw_arg a = { 1.0f, 0.0f, 0.9f, 0.1f, 0.999f, 0.001f, 1e-5f, 1e-3f, 1.0f, 1e-8f };
-    k.adamw(b.n, b.w, b.g, b.y, b.z, &a);
+    update_part p = {};
+    float *state[] = { b.y, b.z, b.p };
+    for (int i = 0; i < arrays; i++) p.state[i] = state[i];
+    p.grad = g;
+    kernel(b.n, b.w, b.g, &p, &a);
+}
+
+void run_adam(const kernels &k, buffers &b)
+{
+    const adam_arg a = { 1e-5f, 0.9f, 0.1f, 0.999f, 0.001f, 1e-3f, 0.0f, 1.0f, 1e-8f };
+    update(k.adam, b, a, 2, chained_gradient);
 }
 void run_sgd(const kernels &k, buffers &b)
 {
-    const sgd_arg a = { 1.0f, 0.0f, 1e-5f, 1e-3f, 0.9f, 1.0f, 0 };
-    k.sgd(b.n, b.w, b.g, b.y, &a);
+    update(k.sgd, b, sgd_arg{ 1e-5f, 1e-3f, 0.9f, 1.0f, 0 }, 1, plain_gradient);
 }
 void run_optimistic(const kernels &k, buffers &b)
 {
-    const optimistic_arg a = { 1.0f, 0.0f, 1e-5f, 2e-3f, 1e-3f };
-    k.optimistic(b.n, b.w, b.g, b.y, &a);
+    update(k.optimistic, b, optimistic_arg{ 1e-5f, 2e-3f, 1e-3f }, 1, plain_gradient);
 }
+void run_rmsprop(const kernels &k, buffers &b)
+{
+    const rmsprop_arg a = { 0.0f, 1e-3f, 0.99f, 0.01f, 1e-8f, 0.9f };
+    update(k.rmsprop, b, a, 3, plain_gradient);
+}
+void run_lion(const kernels &k, buffers &b)
+{
+    const lion_arg a = { 1e-5f, 1e-4f, 0.9f, 0.1f, 0.99f, 0.01f };
+    update(k.lion, b, a, 1, plain_gradient);
+}
+void run_egd(const kernels &k, buffers &b)
+{
+    const egd_arg a = { 0.0f, 1e-4f, 0.0f, 1e-6f, 1e6f };
+    update(k.egd, b, a, 0, plain_gradient);
+}
+void run_update_dots(const kernels &k, buffers &b)
+{
+    const gradient_map m = { 1.0, 0.0, 2.0, 0.9, -0.1 };
+    double sums[3];
+    k.update_dots(b.n, b.w, b.g, &m, sums);
+    benchmark::DoNotOptimize(sums);
+}
+void run_clip(const kernels &k, buffers &b) { k.clip(b.n, 2.0f, b.y); }
 
 /* Tiles: n floats as rows of 64, or of as many as there are, from 16 up. */
 size_t lanes(const buffers &b) { return b.n < 64 ? 16 : 64; }
@@ -363,8 +395,8 @@ void run_tile_gemm(const kernels &k, buffers &b)
 {
     const size_t n = lanes(b);
     const auto step = static_cast<ptrdiff_t>(n);
-    const tile_product t = { tile_rows(b), n,   n,    b.x,   step, 1, b.p,
-                             step,         b.y, step, false, false };
+    const tile_product t = { tile_rows(b), n,    n,   b.x,  step,  1,
+                             b.p,          step, b.y, step, false, false };
     if (b.n >= n * n) k.tile_gemm(&t);
 }
 void run_finite(const kernels &k, buffers &b) { benchmark::DoNotOptimize(k.finite(b.n, b.x)); }

@@ -15,6 +15,7 @@
 #include "softlogit/moe.h"
 #include "softlogit/online.h"
 #include "softlogit/optimizer.h"
+#include "softlogit/schedule.h"
 #include "softlogit/reward.h"
 #include "softlogit/robust.h"
 #include "softlogit/regression.h"

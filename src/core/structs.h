@@ -108,6 +108,14 @@
     S(slg_optimistic_opts) \
     S(slg_sgd_opts)          \
     S(slg_adamw_opts) \
+    S(slg_nadam_opts) \
+    S(slg_rmsprop_opts) \
+    S(slg_lion_opts) \
+    S(slg_egd_opts) \
+    S(slg_optimizer_setup) \
+    S(slg_param_group) \
+    S(slg_optimizer_report) \
+    S(slg_perpendicular_opts) \
     S(slg_objective) \
     S(slg_logistic_opts) \
     S(slg_residuals) \

@@ -40,6 +40,32 @@ void KERNEL(dots)(size_t n, const float *x, const float *y, double out[3])
     out[2] = lanes_sum(&yy);
 }
 
+static inline double mapped(double w, double g, const gradient_map *m)
+{
+    double u = m->scale * (g + m->along * w);
+    u = u > m->clip ? m->clip : u < -m->clip ? -m->clip : u; /* a NaN passes */
+    return m->post * (u + m->after * w);
+}
+
+void KERNEL(update_dots)(size_t n, const float *w, const float *g, const gradient_map *map,
+                         double out[3])
+{
+    const gradient_map m = *map;
+    lanes wu = { { 0 } }, ww = { { 0 } }, uu = { { 0 } };
+    for (size_t i = 0; i < n; i += LANES) {
+        const size_t count = n - i < LANES ? n - i : LANES;
+        for (size_t j = 0; j < count; j++) {
+            double a = (double)w[i + j], u = mapped(a, (double)g[i + j], &m);
+            wu.v[j] += a * u;
+            ww.v[j] += a * a;
+            uu.v[j] += u * u;
+        }
+    }
+    out[0] = lanes_sum(&wu);
+    out[1] = lanes_sum(&ww);
+    out[2] = lanes_sum(&uu);
+}
+
 void KERNEL(lincomb)(size_t n, double a, const float *x, double b, float *y)
 {
     for (size_t i = 0; i < n; i++) y[i] = (float)(a * (double)x[i] + b * (double)y[i]);

@@ -183,26 +183,67 @@ typedef struct tile_lanes {
     float *top;    /* max |a| over a > -inf, NaN left out; NULL: not wanted */
 } tile_lanes;
 
-/* See optimizer.h. Scalars of one step, folded. */
-typedef struct adamw_arg {
-    float grad_scale, decay_grad; /* g = grad_scale * dw + decay_grad * w */
+/*
+ * What a chain of transformations (gradient.h) makes of the gradient dw of a tensor w:
+ *
+ *     u = post (clamp(scale (dw + along w), -clip, clip) + after w)
+ */
+typedef struct gradient_map {
+    double scale, along, clip; /* clip INFINITY: nothing is clamped, scale 1 and along 0 */
+    double post, after;
+} gradient_map;
+
+/* The same for an update, in float32: the tail is decay that enters the gradient. */
+typedef struct update_grad {
+    bool plain; /* u = post dw + decay w: the other fields are idle */
+    float scale, along, clip;
+    float post, after, after_low; /* `after` in two parts: u may be far smaller than dw */
+    float decay;
+} update_grad;
+
+/* The weights that an update is called for. bf16 state is rounded at random, by a hash of the
+   weight's number and key. */
+typedef struct update_part {
+    void *state[3]; /* n floats each, or n bf16; NULL: not kept */
+    bool half;      /* bf16 */
+    uint32_t first; /* number of the first weight */
+    uint32_t key;
+    update_grad grad;
+} update_part;
+
+/* See optimizer.h. Scalars of one step, folded. shrink: lr * decay where decoupled, else 0. */
+typedef struct adam_arg {
+    float shrink;
     float beta1, one_beta1, beta2, one_beta2;
-    float shrink; /* lr * decay where decoupled, else 0 */
-    float step;   /* lr / (1 - beta1^t) */
-    float root;   /* 1 / sqrt(1 - beta2^t) */
+    float step;  /* on the first moment: lr / (1 - beta1^t) */
+    float fresh; /* on the gradient itself: Nesterov's */
+    float root;  /* 1 / sqrt(1 - beta2^t) */
     float eps;
-} adamw_arg;
+} adam_arg;
 
 typedef struct sgd_arg {
-    float grad_scale, decay_grad, shrink, lr, momentum, one_dampening;
+    float shrink, lr, momentum, one_dampening;
     int32_t nesterov;
 } sgd_arg;
 
 typedef struct optimistic_arg {
-    float grad_scale, decay_grad, shrink;
+    float shrink;
     float step; /* lr (1 + optimism), down the gradient */
     float back; /* lr optimism, up the last */
 } optimistic_arg;
+
+typedef struct rmsprop_arg {
+    float shrink, lr, alpha, one_alpha, eps, momentum;
+} rmsprop_arg;
+
+typedef struct lion_arg {
+    float shrink, lr, beta1, one_beta1, beta2, one_beta2;
+} lion_arg;
+
+typedef struct egd_arg {
+    float shrink, lr, momentum;
+    float floor, cap; /* of |w|, where w is not 0 */
+} egd_arg;
 
 /* A row about its mean, which is mean + mean_low: h = (x - mean - mean_low) rstd. */
 typedef struct norm_arg {
@@ -469,14 +510,32 @@ typedef struct norm_arg {
     K(void, narrow_f16, (size_t n, const float *x, uint16_t *y))
 
 /*
- * Steps of optimizers, in place: see optimizer.h.
+ * Steps of optimizers, in place: see optimizer.h. State, in this order:
+ *
+ * adam               m, v, and the largest v (AMSGrad; NULL: v itself)
+ * sgd                momentum, or NULL
+ * optimistic         the last gradient
+ * rmsprop            mean of squares, mean of gradients (NULL: not centred), momentum or NULL
+ * lion               momentum
+ * egd                momentum of the exponents, or NULL
+ *
+ * update_dots        out = { w u, w w, u u } for u = gradient_map of g, in double
+ * clip               y = clamp(y, -limit, limit), NaN stays
  */
 #define SLG_KERNELS_UPDATE(K)                                                                  \
-    K(void, adamw,                                                                             \
-      (size_t n, float *w, const float *g, float *m, float *v, const adamw_arg *a))            \
-    K(void, sgd, (size_t n, float *w, const float *g, float *v, const sgd_arg *a))             \
+    K(void, adam,                                                                              \
+      (size_t n, float *w, const float *g, const update_part *p, const adam_arg *a))           \
+    K(void, sgd, (size_t n, float *w, const float *g, const update_part *p, const sgd_arg *a)) \
     K(void, optimistic,                                                                        \
-      (size_t n, float *w, const float *g, float *last, const optimistic_arg *a))
+      (size_t n, float *w, const float *g, const update_part *p, const optimistic_arg *a))     \
+    K(void, rmsprop,                                                                           \
+      (size_t n, float *w, const float *g, const update_part *p, const rmsprop_arg *a))        \
+    K(void, lion,                                                                              \
+      (size_t n, float *w, const float *g, const update_part *p, const lion_arg *a))           \
+    K(void, egd, (size_t n, float *w, const float *g, const update_part *p, const egd_arg *a)) \
+    K(void, update_dots,                                                                       \
+      (size_t n, const float *w, const float *g, const gradient_map *m, double out[3]))        \
+    K(void, clip, (size_t n, float limit, float *y))
 
 /*
  * Layers: see layer.h. w, b, add, dw, db, dx: NULL for ones, or zeros, or not wanted.

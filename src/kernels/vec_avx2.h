@@ -176,6 +176,11 @@ typedef __m256i vu;
 static inline vu vu_set(uint32_t a) { return _mm256_set1_epi32((int)a); }
 static inline vu vu_load(const uint32_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
 static inline vu vu_xor(vu a, vu b) { return _mm256_xor_si256(a, b); }
+static inline vu vu_and(vu a, vu b) { return _mm256_and_si256(a, b); }
+static inline vu vu_add(vu a, vu b) { return _mm256_add_epi32(a, b); }
+static inline vu vu_high16(vu a) { return _mm256_srli_epi32(a, 16); }
+static inline vu vu_bits(vf a) { return _mm256_castps_si256(a); }
+static inline vf vu_float(vu a) { return _mm256_castsi256_ps(a); }
 static inline vu vu_mul(vu a, vu b, vu *high)
 {
     vu even = _mm256_mul_epu32(a, b);

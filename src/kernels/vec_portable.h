@@ -157,6 +157,11 @@ static inline float vf_hsum(vf a) { return (a[0] + a[2]) + (a[1] + a[3]); }
 static inline vu vu_set(uint32_t a) { return (vu){ a, a, a, a }; }
 static inline vu vu_load(const uint32_t *p) { return (vu){ p[0], p[1], p[2], p[3] }; }
 static inline vu vu_xor(vu a, vu b) { return a ^ b; }
+static inline vu vu_and(vu a, vu b) { return a & b; }
+static inline vu vu_add(vu a, vu b) { return a + b; }
+static inline vu vu_high16(vu a) { return a >> 16; }
+static inline vu vu_bits(vf a) { return (vu)a; }
+static inline vf vu_float(vu a) { return (vf)a; }
 static inline vu vu_mul(vu a, vu b, vu *high)
 {
     vu h = { 0 };

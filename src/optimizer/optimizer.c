@@ -1,85 +1,126 @@
 /*
- * optimizer.c - the handle: a rule, its options and its state. A step is one pass over memory,
- * in pieces that depend on n alone; each weight is updated by itself, so threads do not matter.
+ * optimizer.c - the handle: a chain, a rule, their options and state. A step is one pass over
+ * memory, two where the chain needs sums, in pieces that depend on sizes alone; each weight is
+ * updated by itself, so threads do not matter.
  */
 #include <math.h>
-#include <stdalign.h>
-#include <stddef.h>
 #include <string.h>
 
+#include "core/arena.h"
+#include "core/pool.h"
+#include "core/rng.h"
 #include "core/tensor.h"
-#include "rules.h"
+#include "handle.h"
 
-/* Weights a task updates: large enough to hide the pool, small enough to share evenly. */
-enum { PIECE = 1 << 16 };
-
-struct slg_optimizer {
-    slg_ctx *ctx;
-    const rule *rule;
-    rule_opts opts;
-    int64_t n, steps;
-    int32_t arrays;
-    double grad_scale;
-    float *state[STATE_ARRAYS_MAX];
+static const slg_optimizer_setup setup_defaults = { .size = sizeof(slg_optimizer_setup),
+                                                    .state_dtype = SLG_F32 };
+static const slg_param_group group_defaults = {
+    .size = sizeof(slg_param_group), .perpendicular = 1, .lr_scale = 1, .decay_scale = 1
 };
+static const slg_optimizer_report report_defaults = { .size = sizeof(slg_optimizer_report),
+                                                      .grad_norm = -1,
+                                                      .clip_factor = 1 };
+static const chain_report nothing_seen = { .norm = -1, .factor = 1 };
+
+void slg_optimizer_setup_init(slg_optimizer_setup *setup, size_t size)
+{
+    options_init(setup, size, &setup_defaults, sizeof setup_defaults);
+}
+
+void slg_param_group_init(slg_param_group *group, size_t size)
+{
+    options_init(group, size, &group_defaults, sizeof group_defaults);
+}
+
+void slg_optimizer_report_init(slg_optimizer_report *report, size_t size)
+{
+    options_init(report, size, &report_defaults, sizeof report_defaults);
+}
 
 const rule *rule_of(int32_t kind)
 {
-    static const rule *const rules[] = { &rule_sgd, &rule_adamw, &rule_optimistic };
+    static const rule *const rules[] = { &rule_sgd,   &rule_adamw, &rule_optimistic,
+                                         &rule_nadam, &rule_lion,  &rule_rmsprop,
+                                         &rule_egd };
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
         if (rules[i]->kind == kind) return rules[i];
     return NULL;
 }
 
-slg_status rule_range(slg_ctx *ctx, const char *name, double value, double low, double high,
-                      bool open)
+slg_status rule_below(slg_ctx *ctx, const char *name, double value, double low, double high)
 {
-    if (value >= low && (open ? value < high : value <= high)) return SLG_OK;
-    return slg_fail(ctx, SLG_ERR_RANGE, "%s is %g, must be from %g to %s%g", name, value, low,
-                    open ? "below " : "", high);
+    if (value >= low && value < high) return SLG_OK;
+    return slg_fail(ctx, SLG_ERR_RANGE, "%s is %g, must be from %g to below %g", name, value,
+                    low, high);
+}
+
+slg_status rule_rates(slg_ctx *ctx, double lr, double weight_decay)
+{
+    SLG_TRY(rule_below(ctx, "lr", lr, 0, RATE_MAX));
+    return rule_below(ctx, "weight_decay", weight_decay, 0, RATE_MAX);
 }
 
 /* ---- Life ------------------------------------------------------------------------------- */
 
-static void zero_state(slg_optimizer *o)
+static void reset(slg_optimizer *o)
 {
-    for (int32_t i = 0; i < o->arrays; i++)
-        memset(o->state[i], 0, (size_t)o->n * sizeof(float));
+    for (int32_t i = 0; i < STATE_ARRAYS_MAX; i++)
+        if (o->state[i]) memset(o->state[i], 0, state_array_bytes(o));
     o->steps = 0;
+    o->memory = 0;
+    o->report = nothing_seen;
 }
 
 static slg_status create(slg_ctx *ctx, int32_t kind, int64_t n, const void *opts,
-                         slg_optimizer **out)
+                         const slg_optimizer_setup *given, slg_optimizer **out)
 {
     const rule *r = rule_of(kind);
+    slg_optimizer_setup setup = setup_defaults;
     rule_opts options;
     if (!r) return slg_fail(ctx, SLG_ERR_RANGE, "kind is %d, there is no such optimizer", kind);
     if (n < 0 || n > INT64_MAX / 64)
         return slg_fail(ctx, SLG_ERR_RANGE, "n is %lld, must be at least 0", (long long)n);
     SLG_TRY(r->open(ctx, opts, &options));
+    SLG_TRY(options_read(ctx, "setup", given, &setup, sizeof setup));
+    if (setup.state_dtype != SLG_F32 && setup.state_dtype != SLG_BF16)
+        return slg_fail(ctx, SLG_ERR_RANGE,
+                        "setup.state_dtype is %d, must be SLG_F32 or SLG_BF16",
+                        setup.state_dtype);
     slg_optimizer *o = ctx_alloc(ctx, sizeof *o);
     if (!o) return SLG_ERR_MEMORY;
-    *o = (slg_optimizer){ .ctx = ctx, .rule = r, .opts = options, .n = n, .grad_scale = 1 };
-    o->arrays = r->arrays(&options);
-    for (int32_t i = 0; i < o->arrays && n > 0; i++) {
-        o->state[i] = ctx_alloc(ctx, (size_t)n * sizeof(float));
+    *o = (slg_optimizer){ .ctx = ctx,
+                          .rule = r,
+                          .opts = options,
+                          .setup = setup,
+                          .n = n,
+                          .grad_scale = 1,
+                          .arrays = r->arrays(&options) };
+    for (int32_t i = 0; i < STATE_ARRAYS_MAX && n > 0; i++) {
+        if (!(o->arrays >> i & 1)) continue;
+        o->state[i] = ctx_alloc(ctx, state_array_bytes(o));
         if (!o->state[i]) {
             slg_optimizer_free(o);
             return SLG_ERR_MEMORY;
         }
     }
-    if (n > 0) zero_state(o);
+    reset(o);
     *out = o;
     return SLG_OK;
+}
+
+slg_status slg_optimizer_create_with(slg_ctx *ctx, int32_t kind, int64_t n, const void *opts,
+                                     const slg_optimizer_setup *setup, slg_optimizer **o)
+{
+    if (!ctx || !o) return SLG_ERR_NULL;
+    *o = NULL;
+    op_begin(ctx, "slg_optimizer_create");
+    return op_end(ctx, create(ctx, kind, n, opts, setup, o));
 }
 
 slg_status slg_optimizer_create(slg_ctx *ctx, int32_t kind, int64_t n, const void *opts,
                                 slg_optimizer **o)
 {
-    if (!ctx || !o) return SLG_ERR_NULL;
-    *o = NULL;
-    op_begin(ctx, "slg_optimizer_create");
-    return op_end(ctx, create(ctx, kind, n, opts, o));
+    return slg_optimizer_create_with(ctx, kind, n, opts, NULL, o);
 }
 
 void slg_optimizer_free(slg_optimizer *o)
@@ -88,69 +129,131 @@ void slg_optimizer_free(slg_optimizer *o)
     slg_ctx *ctx = o->ctx;
     for (int32_t i = 0; i < STATE_ARRAYS_MAX; i++)
         if (o->state[i]) ctx_free(ctx, o->state[i]);
+    if (o->groups) ctx_free(ctx, o->groups);
     ctx_free(ctx, o);
+}
+
+slg_status slg_optimizer_reset(slg_optimizer *o)
+{
+    if (!o) return SLG_ERR_NULL;
+    op_begin(o->ctx, "slg_optimizer_reset");
+    reset(o);
+    return op_end(o->ctx, SLG_OK);
 }
 
 /* ---- Steps ------------------------------------------------------------------------------ */
 
-typedef struct step_run {
-    const slg_optimizer *o;
-    const void *args;
-    float *w;
-    const float *dw;
-    int64_t n, offset; /* of this tensor in the state */
-} step_run;
-
-static void update_piece(void *arg, int64_t task, int32_t worker)
+static const slg_param_group *group_of(const slg_optimizer *o, int64_t tensor)
 {
-    const step_run *s = arg;
-    int64_t from = task * PIECE, n = s->n - from < PIECE ? s->n - from : PIECE;
-    float *state[STATE_ARRAYS_MAX] = { 0 };
-    (void)worker;
-    for (int32_t i = 0; i < s->o->arrays; i++) state[i] = s->o->state[i] + s->offset + from;
-    s->o->rule->update(&s->o->ctx->k, s->args, (size_t)n, s->w + from, s->dw + from, state);
+    return tensor < o->grouped ? &o->groups[tensor] : &group_defaults;
 }
 
-static slg_status check_pair(slg_optimizer *o, slg_tensor *w, const slg_tensor *dw)
+static bool same_rates(const slg_param_group *a, const slg_param_group *b)
 {
-    slg_ctx *ctx = o->ctx;
-    SLG_TRY(tensor_out(ctx, "w", w, DT_F32, 1, 4));
-    SLG_TRY(tensor_in(ctx, "dw", dw, DT_F32, 1, 4));
-    SLG_TRY(tensor_same_shape(ctx, "dw", dw, "w", w));
-    if (!tensor_contiguous(w) || !tensor_contiguous(dw))
-        return slg_fail(ctx, SLG_ERR_STRIDE, "w and dw must be contiguous");
-    if (tensor_clash(w, dw) || (w->data == dw->data && tensor_size(w) > 0))
-        return slg_fail(ctx, SLG_ERR_STRIDE, "w and dw overlap");
-    return SLG_OK;
+    return a->lr_scale == b->lr_scale && a->decay_scale == b->decay_scale;
 }
 
-static slg_status step_list(slg_optimizer *o, int64_t count, slg_tensor *const *w,
-                            const slg_tensor *const *dw)
+/* The tensors of a list, checked. */
+static slg_status gather(slg_optimizer *o, int64_t count, slg_tensor *const *w,
+                         const slg_tensor *const *dw, step_pieces *p)
 {
     int64_t total = 0;
     if (count < 0 || (count > 0 && (!w || !dw)))
         return slg_fail(o->ctx, SLG_ERR_NULL, "w or dw is NULL, or count is %lld",
                         (long long)count);
     for (int64_t i = 0; i < count; i++) {
-        SLG_TRY(check_pair(o, w[i], dw[i]));
+        SLG_TRY(pieces_check(o->ctx, "w", w[i], "dw", dw[i]));
         if (__builtin_add_overflow(total, tensor_size(w[i]), &total)) total = -1;
     }
     if (total != o->n)
         return slg_fail(o->ctx, SLG_ERR_SHAPE,
                         "w has %lld elements, the optimizer was made for %lld",
                         (long long)total, (long long)o->n);
-    op_detail(o->ctx, count > 0 ? w[0] : NULL);
-
-    alignas(16) char args[RULE_ARGS_MAX];
-    o->steps++;
-    o->rule->prepare(&o->opts, o->steps, o->grad_scale, args);
-    int64_t offset = 0;
-    for (int64_t i = 0; i < count; i++) {
-        int64_t n = tensor_size(w[i]);
-        step_run run = { o, args, w[i]->data, dw[i]->data, n, offset };
-        pool_run(o->ctx, (n + PIECE - 1) / PIECE, update_piece, &run);
-        offset += n;
+    SLG_TRY(pieces_tensors(o->ctx, count, p));
+    for (int64_t i = 0, offset = 0; i < count; i++) {
+        const slg_param_group *g = group_of(o, i);
+        step_tensor *t = &p->tensors[i];
+        t->w = w[i]->data, t->dw = dw[i]->data, t->n = tensor_size(w[i]), t->offset = offset;
+        t->without = (g->frozen ? 1u : 0) | (g->perpendicular ? 0 : 1u << SLG_PERPENDICULAR);
+        offset += t->n;
     }
+    return pieces_cut(o->ctx, p);
+}
+
+/* The scalars of step t for each tensor: one set for tensors of the same rates in a row. */
+static slg_status prepare(slg_optimizer *o, int64_t t, double memory, step_pieces *p)
+{
+    rule_args *args = NULL;
+    for (int64_t i = 0; i < p->count; i++) {
+        const slg_param_group *g = group_of(o, i);
+        if (i == 0 || !same_rates(g, group_of(o, i - 1))) {
+            rule_opts opts = o->opts;
+            *o->rule->lr(&opts) *= g->lr_scale;
+            *o->rule->decay(&opts) *= g->decay_scale;
+            args = arena_alloc(o->ctx, 1, sizeof *args);
+            if (!args) return SLG_ERR_MEMORY;
+            o->rule->prepare(&opts, t, memory, args);
+        }
+        p->tensors[i].args = args;
+    }
+    return SLG_OK;
+}
+
+typedef struct step_run {
+    const slg_optimizer *o;
+    const step_pieces *p;
+    uint32_t key;
+} step_run;
+
+static update_grad fold(const gradient_map *m, float decay)
+{
+    const float after = (float)m->after;
+    return (update_grad){ .plain = isinf(m->clip) && m->after == 0,
+                          .scale = (float)m->scale,
+                          .along = (float)m->along,
+                          .clip = (float)m->clip,
+                          .post = (float)m->post,
+                          .after = after,
+                          .after_low = (float)(m->after - (double)after),
+                          .decay = decay };
+}
+
+static void update_piece(void *arg, int64_t task, int32_t worker)
+{
+    const step_run *s = arg;
+    const piece *p = &s->p->pieces[task];
+    const step_tensor *t = &s->p->tensors[p->tensor];
+    const rule_args *args = t->args;
+    const size_t first = (size_t)(t->offset + p->from);
+    update_part part = { .half = s->o->setup.state_dtype == SLG_BF16,
+                         .first = (uint32_t)first,
+                         .key = s->key,
+                         .grad = fold(&t->map, args->decay) };
+    (void)worker;
+    for (int32_t i = 0; i < STATE_ARRAYS_MAX; i++)
+        if (s->o->state[i]) part.state[i] = s->o->state[i] + first * state_item(s->o);
+    s->o->rule->update(&s->o->ctx->k, args->kernel, (size_t)p->n, t->w + p->from,
+                       t->dw + p->from, &part);
+}
+
+static slg_status step_list(slg_optimizer *o, int64_t count, slg_tensor *const *w,
+                            const slg_tensor *const *dw)
+{
+    const rule *r = o->rule;
+    const int64_t t = o->steps + 1;
+    const double memory = r->advance ? r->advance(&o->opts, t, o->memory) : 0;
+    step_pieces p;
+    chain_report report;
+    SLG_TRY(gather(o, count, w, dw, &p));
+    op_detail(o->ctx, count > 0 ? w[0] : NULL);
+    SLG_TRY(chain_run(o->ctx, &o->chain, o->grad_scale, &p, &report));
+    SLG_TRY(prepare(o, t, memory, &p));
+    o->report = report;
+    if (report.skip) return SLG_OK;
+    step_run run = { o, &p, (uint32_t)rng_number(o->setup.seed, (uint64_t)t) };
+    pool_run(o->ctx, p.tasks, update_piece, &run);
+    o->steps = t;
+    o->memory = memory;
     return SLG_OK;
 }
 
@@ -167,11 +270,33 @@ slg_status slg_optimizer_step(slg_optimizer *o, slg_tensor *w, const slg_tensor 
     return slg_optimizer_step_list(o, 1, &w, &dw);
 }
 
+int64_t slg_optimizer_steps(const slg_optimizer *o) { return o ? o->steps : 0; }
+
+slg_status slg_optimizer_last_step(const slg_optimizer *o, slg_optimizer_report *report)
+{
+    size_t size;
+    if (!o || !report) return SLG_ERR_NULL;
+    op_begin(o->ctx, "slg_optimizer_last_step");
+    slg_status status = options_size(o->ctx, "report", report, &size);
+    if (status == SLG_OK) {
+        const slg_optimizer_report r = { .size = (uint32_t)size,
+                                         .skipped = o->report.skip,
+                                         .nonfinite = o->report.nonfinite,
+                                         .zeroed = o->report.zeroed,
+                                         .grad_norm = o->report.norm,
+                                         .clip_factor = o->report.factor };
+        options_write(report, &r, sizeof r);
+    }
+    return op_end(o->ctx, status);
+}
+
+/* ---- Settings --------------------------------------------------------------------------- */
+
 slg_status slg_optimizer_set_lr(slg_optimizer *o, double lr)
 {
     if (!o) return SLG_ERR_NULL;
     op_begin(o->ctx, "slg_optimizer_set_lr");
-    slg_status status = rule_range(o->ctx, "lr", lr, 0, RATE_MAX, true);
+    slg_status status = rule_below(o->ctx, "lr", lr, 0, RATE_MAX);
     if (status == SLG_OK) *o->rule->lr(&o->opts) = lr;
     return op_end(o->ctx, status);
 }
@@ -188,109 +313,47 @@ slg_status slg_optimizer_set_grad_scale(slg_optimizer *o, double scale)
     return op_end(o->ctx, status);
 }
 
-int64_t slg_optimizer_steps(const slg_optimizer *o) { return o ? o->steps : 0; }
-
-slg_status slg_optimizer_reset(slg_optimizer *o)
+slg_status slg_optimizer_set_chain(slg_optimizer *o, int64_t count, const slg_transform *links)
 {
     if (!o) return SLG_ERR_NULL;
-    op_begin(o->ctx, "slg_optimizer_reset");
-    if (o->n > 0) zero_state(o);
-    o->steps = 0;
-    return op_end(o->ctx, SLG_OK);
+    op_begin(o->ctx, "slg_optimizer_set_chain");
+    return op_end(o->ctx, chain_read(o->ctx, links, count, &o->chain));
 }
 
-/* ---- State as bytes --------------------------------------------------------------------- */
-
-/* In front of the arrays. Little-endian, as is everything that this library runs on. */
-typedef struct state_header {
-    char magic[8];
-    int32_t kind, arrays;
-    int64_t n, steps;
-    uint64_t checksum; /* of what comes before it and of the arrays */
-} state_header;
-
-static const char magic[8] = { 's', 'l', 'g', 'o', 'p', 't', '0', '1' };
-
-/* FNV-1a over 32-bit words: enough to tell a damaged file. */
-static uint64_t checksum_of(uint64_t sum, const char *bytes, size_t words)
+static slg_status set_group(slg_optimizer *o, int64_t first, int64_t count,
+                            const slg_param_group *given)
 {
-    for (size_t i = 0; i < words; i++) {
-        uint32_t word;
-        memcpy(&word, bytes + 4 * i, 4);
-        sum = (sum ^ word) * 0x100000001B3u;
+    slg_ctx *ctx = o->ctx;
+    slg_param_group g = group_defaults;
+    int64_t end;
+    if (!given) return slg_fail(ctx, SLG_ERR_NULL, "group is NULL");
+    SLG_TRY(options_read(ctx, "group", given, &g, sizeof g));
+    SLG_TRY(option_choice(ctx, "frozen", g.frozen, 0, 1));
+    SLG_TRY(option_choice(ctx, "perpendicular", g.perpendicular, 0, 1));
+    SLG_TRY(option_reserved(ctx, "group.reserved", g.reserved));
+    SLG_TRY(rule_below(ctx, "lr_scale", g.lr_scale, 0, RATE_MAX));
+    SLG_TRY(rule_below(ctx, "decay_scale", g.decay_scale, 0, RATE_MAX));
+    if (first < 0 || count < 0 || __builtin_add_overflow(first, count, &end))
+        return slg_fail(ctx, SLG_ERR_RANGE, "first is %lld and count %lld, must be at least 0",
+                        (long long)first, (long long)count);
+    if (count > 0 && end > o->grouped) {
+        if (end > INT64_MAX / 128)
+            return slg_fail(ctx, SLG_ERR_RANGE, "first + count is %lld, too many",
+                            (long long)end);
+        slg_param_group *groups = ctx_alloc(ctx, (size_t)end * sizeof *groups);
+        if (!groups) return SLG_ERR_MEMORY;
+        for (int64_t i = 0; i < end; i++) groups[i] = *group_of(o, i);
+        if (o->groups) ctx_free(ctx, o->groups);
+        o->groups = groups, o->grouped = end;
     }
-    return sum;
-}
-
-static uint64_t checksum_start(const state_header *h)
-{
-    return checksum_of(0xCBF29CE484222325u, (const char *)h,
-                       offsetof(state_header, checksum) / 4);
-}
-
-static int64_t state_bytes(const slg_optimizer *o)
-{
-    return (int64_t)sizeof(state_header) + o->arrays * o->n * (int64_t)sizeof(float);
-}
-
-slg_status slg_optimizer_export(slg_optimizer *o, void *buffer, int64_t capacity,
-                                int64_t *bytes)
-{
-    if (!o || !bytes) return SLG_ERR_NULL;
-    op_begin(o->ctx, "slg_optimizer_export");
-    *bytes = state_bytes(o);
-    if (!buffer) return op_end(o->ctx, SLG_OK);
-    if (capacity < *bytes)
-        return op_end(o->ctx, slg_fail(o->ctx, SLG_ERR_RANGE,
-                                       "capacity is %lld bytes, the state needs %lld",
-                                       (long long)capacity, (long long)*bytes));
-    state_header h = {
-        .kind = o->rule->kind, .arrays = o->arrays, .n = o->n, .steps = o->steps
-    };
-    memcpy(h.magic, magic, sizeof magic);
-    h.checksum = checksum_start(&h);
-    char *to = (char *)buffer + sizeof h;
-    for (int32_t i = 0; i < o->arrays && o->n > 0; i++) {
-        memcpy(to, o->state[i], (size_t)o->n * sizeof(float));
-        h.checksum = checksum_of(h.checksum, to, (size_t)o->n);
-        to += (size_t)o->n * sizeof(float);
-    }
-    memcpy(buffer, &h, sizeof h);
-    return op_end(o->ctx, SLG_OK);
-}
-
-static slg_status import(slg_optimizer *o, const char *buffer, int64_t bytes)
-{
-    state_header h;
-    if (!buffer) return slg_fail(o->ctx, SLG_ERR_NULL, "buffer is NULL");
-    if (bytes < (int64_t)sizeof h)
-        return slg_fail(o->ctx, SLG_ERR_STATE, "%lld bytes are too few for a state",
-                        (long long)bytes);
-    memcpy(&h, buffer, sizeof h);
-    if (memcmp(h.magic, magic, sizeof magic) != 0)
-        return slg_fail(o->ctx, SLG_ERR_STATE, "buffer does not hold an optimizer's state");
-    if (h.kind != o->rule->kind || h.n != o->n || h.arrays != o->arrays || h.steps < 0)
-        return slg_fail(o->ctx, SLG_ERR_STATE,
-                        "state is of kind %d, n %lld, %d arrays; the optimizer of %d, %lld, %d",
-                        h.kind, (long long)h.n, h.arrays, o->rule->kind, (long long)o->n,
-                        o->arrays);
-    if (bytes != state_bytes(o))
-        return slg_fail(o->ctx, SLG_ERR_STATE, "state has %lld bytes, must have %lld",
-                        (long long)bytes, (long long)state_bytes(o));
-    const char *from = buffer + sizeof h;
-    size_t words = (size_t)o->arrays * (size_t)o->n;
-    if (checksum_of(checksum_start(&h), from, words) != h.checksum)
-        return slg_fail(o->ctx, SLG_ERR_STATE, "state is damaged: its checksum does not fit");
-    for (int32_t i = 0; i < o->arrays && o->n > 0; i++)
-        memcpy(o->state[i], from + (size_t)i * (size_t)o->n * sizeof(float),
-               (size_t)o->n * sizeof(float));
-    o->steps = h.steps;
+    for (int64_t i = first; i < first + count; i++) o->groups[i] = g;
     return SLG_OK;
 }
 
-slg_status slg_optimizer_import(slg_optimizer *o, const void *buffer, int64_t bytes)
+slg_status slg_optimizer_set_group(slg_optimizer *o, int64_t first, int64_t count,
+                                   const slg_param_group *group)
 {
     if (!o) return SLG_ERR_NULL;
-    op_begin(o->ctx, "slg_optimizer_import");
-    return op_end(o->ctx, import(o, buffer, bytes));
+    op_begin(o->ctx, "slg_optimizer_set_group");
+    return op_end(o->ctx, set_group(o, first, count, group));
 }

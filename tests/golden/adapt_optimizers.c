@@ -4,23 +4,87 @@
 
 #include "golden/adapter.h"
 
+typedef union any_opts {
+    slg_sgd_opts sgd;
+    slg_adamw_opts adamw;
+    slg_nadam_opts nadam;
+    slg_rmsprop_opts rmsprop;
+    slg_lion_opts lion;
+    slg_egd_opts egd;
+} any_opts;
+
+static void read_adamw(run *g, slg_adamw_opts *o)
+{
+    slg_adamw_opts_init(o, sizeof *o);
+    o->decoupled = (int32_t)scalar_or(g, "decoupled", o->decoupled);
+    o->amsgrad = (int32_t)scalar_or(g, "amsgrad", o->amsgrad);
+    o->weight_decay = scalar_or(g, "weight_decay", o->weight_decay);
+    o->beta1 = scalar_or(g, "beta1", o->beta1);
+    o->beta2 = scalar_or(g, "beta2", o->beta2);
+    o->eps = scalar_or(g, "eps", o->eps);
+}
+
+static void read_nadam(run *g, slg_nadam_opts *o)
+{
+    slg_nadam_opts_init(o, sizeof *o);
+    o->decoupled = (int32_t)scalar_or(g, "decoupled", o->decoupled);
+    o->weight_decay = scalar_or(g, "weight_decay", o->weight_decay);
+    o->beta1 = scalar_or(g, "beta1", o->beta1);
+    o->beta2 = scalar_or(g, "beta2", o->beta2);
+    o->eps = scalar_or(g, "eps", o->eps);
+    o->momentum_decay = scalar_or(g, "momentum_decay", o->momentum_decay);
+}
+
+static void read_sgd(run *g, slg_sgd_opts *o)
+{
+    slg_sgd_opts_init(o, sizeof *o);
+    o->momentum = scalar_or(g, "momentum", o->momentum);
+    o->dampening = scalar_or(g, "dampening", o->dampening);
+    o->nesterov = (int32_t)scalar_or(g, "nesterov", o->nesterov);
+    o->decoupled = (int32_t)scalar_or(g, "decoupled", o->decoupled);
+    o->weight_decay = scalar_or(g, "weight_decay", o->weight_decay);
+}
+
+static void read_rmsprop(run *g, slg_rmsprop_opts *o)
+{
+    slg_rmsprop_opts_init(o, sizeof *o);
+    o->alpha = scalar_or(g, "alpha", o->alpha);
+    o->eps = scalar_or(g, "eps", o->eps);
+    o->momentum = scalar_or(g, "momentum", o->momentum);
+    o->centered = (int32_t)scalar_or(g, "centered", o->centered);
+    o->decoupled = (int32_t)scalar_or(g, "decoupled", o->decoupled);
+    o->weight_decay = scalar_or(g, "weight_decay", o->weight_decay);
+}
+
+static void read_lion(run *g, slg_lion_opts *o)
+{
+    slg_lion_opts_init(o, sizeof *o);
+    o->beta1 = scalar_or(g, "beta1", o->beta1);
+    o->beta2 = scalar_or(g, "beta2", o->beta2);
+    o->decoupled = (int32_t)scalar_or(g, "decoupled", o->decoupled);
+    o->weight_decay = scalar_or(g, "weight_decay", o->weight_decay);
+}
+
+static void read_egd(run *g, slg_egd_opts *o)
+{
+    slg_egd_opts_init(o, sizeof *o);
+    o->momentum = scalar_or(g, "momentum", o->momentum);
+    o->floor = scalar_or(g, "floor", o->floor);
+    o->cap = scalar_or(g, "cap", o->cap);
+    o->weight_decay = scalar_or(g, "weight_decay", o->weight_decay);
+}
+
 static slg_optimizer *create(run *g, int32_t kind, int64_t n)
 {
     slg_optimizer *o = NULL;
-    slg_sgd_opts sgd;
-    slg_adamw_opts adamw;
-    slg_sgd_opts_init(&sgd, sizeof sgd);
-    slg_adamw_opts_init(&adamw, sizeof adamw);
-    sgd.momentum = scalar_or(g, "momentum", 0);
-    sgd.dampening = scalar_or(g, "dampening", 0);
-    sgd.nesterov = (int32_t)scalar_or(g, "nesterov", 0);
-    sgd.decoupled = adamw.decoupled = (int32_t)scalar(g, "decoupled");
-    sgd.weight_decay = adamw.weight_decay = scalar(g, "weight_decay");
-    adamw.beta1 = scalar_or(g, "beta1", 0.9);
-    adamw.beta2 = scalar_or(g, "beta2", 0.999);
-    adamw.eps = scalar_or(g, "eps", 1e-8);
-    check(g,
-          slg_optimizer_create(g->ctx, kind, n, kind == SLG_SGD ? (void *)&sgd : &adamw, &o));
+    any_opts opts;
+    if (kind == SLG_SGD) read_sgd(g, &opts.sgd);
+    if (kind == SLG_ADAMW) read_adamw(g, &opts.adamw);
+    if (kind == SLG_NADAM) read_nadam(g, &opts.nadam);
+    if (kind == SLG_RMSPROP) read_rmsprop(g, &opts.rmsprop);
+    if (kind == SLG_LION) read_lion(g, &opts.lion);
+    if (kind == SLG_EGD) read_egd(g, &opts.egd);
+    check(g, slg_optimizer_create(g->ctx, kind, n, &opts, &o));
     return o;
 }
 
@@ -96,5 +160,12 @@ static void paths(run *g, int32_t kind)
 
 static void sgd(run *g) { paths(g, SLG_SGD); }
 static void adamw(run *g) { paths(g, SLG_ADAMW); }
+static void nadam(run *g) { paths(g, SLG_NADAM); }
+static void rmsprop(run *g) { paths(g, SLG_RMSPROP); }
+static void lion(run *g) { paths(g, SLG_LION); }
+static void egd(run *g) { paths(g, SLG_EGD); }
 
-const adapter adapt_optimizers[] = { { "sgd", sgd }, { "adamw", adamw }, { NULL, NULL } };
+const adapter adapt_optimizers[] = { { "sgd", sgd },     { "adamw", adamw },
+                                     { "nadam", nadam }, { "rmsprop", rmsprop },
+                                     { "lion", lion },   { "egd", egd },
+                                     { NULL, NULL } };

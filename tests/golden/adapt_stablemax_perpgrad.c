@@ -1,5 +1,7 @@
-/* StableMax and the collapse of softmax: make_stablemax-perpgrad.py says what each name means.
-   The perpendicular gradient is the optimizers' affair. */
+/* StableMax, the collapse of softmax, the perpendicular gradient: make_stablemax-perpgrad.py
+   says what each name means. */
+#include <string.h>
+
 #include "golden/adapter.h"
 
 static void one_loss(run *g, int32_t index_type, bool gradient)
@@ -54,6 +56,66 @@ static void collapse(run *g)
     expect_number(g, "fraction", out.collapsed_fraction);
 }
 
+static void perp(run *g)
+{
+    contiguous(g);
+    slg_tensor *w = input(g, "weights", SLG_F32), *dw = input_output(g, "grad", SLG_F32);
+    slg_tensor *cosine = output_for(g, "cosine", SLG_F64);
+    slg_perpendicular_opts o;
+    slg_perpendicular_opts_init(&o, sizeof o);
+    o.rescale = (int32_t)scalar(g, "rescale");
+    check(g, slg_perpendicular_gradient(g->ctx, w, dw, &o, (double *)cosine->data));
+    expect(g, "projected", dw);
+    expect(g, "cosine", cosine);
+}
+
+static slg_optimizer *run_optimizer(run *g, int64_t n)
+{
+    slg_optimizer *o = NULL;
+    slg_sgd_opts sgd;
+    slg_adamw_opts adamw;
+    const int32_t kind = scalar(g, "adamw") != 0 ? SLG_ADAMW : SLG_SGD;
+    slg_sgd_opts_init(&sgd, sizeof sgd);
+    slg_adamw_opts_init(&adamw, sizeof adamw);
+    sgd.lr = adamw.lr = scalar(g, "lr");
+    adamw.beta1 = scalar(g, "beta1"), adamw.beta2 = scalar(g, "beta2");
+    adamw.eps = scalar(g, "eps"), adamw.weight_decay = scalar(g, "weight_decay");
+    check(g,
+          slg_optimizer_create(g->ctx, kind, n, kind == SLG_SGD ? (void *)&sgd : &adamw, &o));
+    return o;
+}
+
+/* chained: in the optimizer's own pass; else by the function, on a copy of the gradient. */
+static void trajectory(run *g, bool chained)
+{
+    variation(g, chained ? "in the chain" : "by the function");
+    contiguous(g);
+    slg_tensor *w = input_output(g, "weights0", SLG_F32);
+    slg_tensor *grads = input_output(g, "grads", SLG_F32);
+    slg_tensor *out = output_for(g, "weights", SLG_F32);
+    const int64_t steps = grads->shape[0], n = w->shape[0] * w->shape[1];
+    const slg_transform link = slg_transform_of(SLG_PERPENDICULAR, 1e-6);
+    slg_optimizer *o = run_optimizer(g, n);
+    if (chained) check(g, slg_optimizer_set_chain(o, 1, &link));
+    for (int64_t t = 0; t < steps; t++) {
+        slg_tensor dw = *w;
+        dw.data = (float *)grads->data + t * n;
+        if (!chained) check(g, slg_perpendicular_gradient(g->ctx, w, &dw, NULL, NULL));
+        check(g, slg_optimizer_step(o, w, &dw));
+        memcpy((float *)out->data + t * n, w->data, (size_t)n * sizeof(float));
+    }
+    slg_optimizer_free(o);
+    expect(g, "weights", out);
+}
+
+static void run_rule(run *g)
+{
+    trajectory(g, false);
+    trajectory(g, true);
+}
+
 const adapter adapt_stablemax_perpgrad[] = { { "stablemax", stablemax },
                                              { "collapse", collapse },
+                                             { "perp", perp },
+                                             { "run", run_rule },
                                              { NULL, NULL } };

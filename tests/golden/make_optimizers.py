@@ -1,7 +1,7 @@
 """Golden vectors for update rules: 200 steps of torch.optim in float64.
 
-    case OPERATION/VARIANT              sgd or adamw
-    scalar ...                          options, by the names of slg_sgd_opts and slg_adamw_opts
+    case OPERATION/VARIANT              sgd, adamw, nadam, rmsprop, lion or egd
+    scalar ...                          options, by the names of the kind's options struct
     tensor w N                          weights at first
     tensor dw STEPS N                   gradient of each step
     tensor lr STEPS                     learning rate of each step (slg_optimizer_set_lr)
@@ -10,6 +10,9 @@
     scalar every EVERY
 
 Torch knows no decoupled decay for SGD: there w is multiplied by (1 - lr decay) before its step.
+It has neither Lion nor the exponentiated gradient: those are the papers' formulas in NumPy, in
+float64. NAdam of torch 1.13 has mu_t once too often in the product up to t + 1 (its documentation
+has not): that is NumPy here too, and compared with torch's with the slip put in.
 
 Tolerance: 200 float32 roundings of a weight of about 1, and of the scalars of a step, of which
 1 - lr decay is the same each time; measured, three times less.
@@ -39,7 +42,53 @@ def warm_up(t):
     return min(1.0, (t + 1) / 50) * (0.5 if t >= 120 else 1.0)
 
 
-def run(w, operation, name, o, schedule=constant, scales=None, noise=1.0, base=0.05):
+def lion(p, g, m, lr, o):
+    """One step; the parameter and the momentum are arrays that change in place."""
+    way = o["beta1"] * m + (1 - o["beta1"]) * g
+    p *= 1 - lr * o["weight_decay"]
+    p -= lr * np.sign(way)
+    m *= o["beta2"]
+    m += (1 - o["beta2"]) * g
+
+
+def egd(p, g, e, lr, o):
+    e *= o["momentum"]
+    e -= lr * g * np.sign(p)
+    p *= (1 - lr * o["weight_decay"]) * np.exp(e)
+    live = p != 0
+    p[live] = np.sign(p[live]) * np.clip(np.abs(p[live]), o["floor"], o["cap"])
+
+
+def nadam_path(start, dw, lr, o, slip):
+    p, m, v, product, path = start.astype(np.float64), 0, 0, 1.0, []
+    for t, g in enumerate(dw, 1):
+        mu, after = (o["beta1"] * (1 - 0.5 * 0.96 ** (s * o["momentum_decay"])) for s in (t, t + 1))
+        g = g + o["weight_decay"] * p
+        product *= mu
+        m, v = o["beta1"] * m + (1 - o["beta1"]) * g, o["beta2"] * v + (1 - o["beta2"]) * g * g
+        move = (1 - mu) / (1 - product) * g + after / (1 - product * after * (mu if slip else 1)) * m
+        p = p - lr[t - 1] * move / (np.sqrt(v / (1 - o["beta2"] ** t)) + o["eps"])
+        path.append(p)
+    return np.array(path)[EVERY - 1::EVERY]
+
+
+def torch_rule(operation, p, o):
+    decay = 0 if operation == "sgd" and o["decoupled"] else o["weight_decay"]
+    if operation == "sgd":
+        return torch.optim.SGD([p], lr=1.0, momentum=o["momentum"], dampening=o["dampening"],
+                               nesterov=bool(o["nesterov"]), weight_decay=decay)
+    if operation == "rmsprop":
+        return torch.optim.RMSprop([p], lr=1.0, alpha=o["alpha"], eps=o["eps"], momentum=o["momentum"],
+                                   centered=bool(o["centered"]), weight_decay=decay)
+    betas = (o["beta1"], o["beta2"])
+    if operation == "nadam":
+        return torch.optim.NAdam([p], lr=1.0, betas=betas, eps=o["eps"], weight_decay=decay,
+                                 momentum_decay=o["momentum_decay"])
+    rule = torch.optim.AdamW if o["decoupled"] else torch.optim.Adam
+    return rule([p], lr=1.0, betas=betas, eps=o["eps"], weight_decay=decay, amsgrad=bool(o["amsgrad"]))
+
+
+def run(w, operation, name, o, schedule=constant, scales=None, noise=1.0, base=0.05, error=1e-5):
     start = f32(rng.normal(size=N))
     # A slope that stays, and noise; one weight has no gradient, one a tiny one, one a large one.
     size = np.array([1, 1, 0.3, 3, 0, 1e-5, 10.0])
@@ -47,25 +96,28 @@ def run(w, operation, name, o, schedule=constant, scales=None, noise=1.0, base=0
     lr = np.array([base * schedule(t) for t in range(STEPS)])
     scale = f32(np.ones(STEPS) if scales is None else scales)
     p = torch.nn.Parameter(torch.tensor(start, dtype=torch.float64))
-    decoupled, decay = o["decoupled"], o["weight_decay"]
-    if operation == "sgd":
-        optimizer = torch.optim.SGD([p], lr=1.0, momentum=o["momentum"], dampening=o["dampening"],
-                                    nesterov=bool(o["nesterov"]), weight_decay=0 if decoupled else decay)
-    else:
-        rule = torch.optim.AdamW if decoupled else torch.optim.Adam
-        optimizer = rule([p], lr=1.0, betas=(o["beta1"], o["beta2"]), eps=o["eps"], weight_decay=decay)
-    path = []
+    own = {"lion": lion, "egd": egd}.get(operation)
+    optimizer = None if own else torch_rule(operation, p, o)
+    kept, path = np.zeros(N), []
     for t in range(STEPS):
-        optimizer.param_groups[0]["lr"] = float(lr[t])
-        if operation == "sgd" and decoupled:
-            with torch.no_grad():
-                p.mul_(1 - float(lr[t]) * decay)
-        p.grad = torch.tensor(dw[t] * scale[t], dtype=torch.float64)
-        optimizer.step()
+        g = dw[t].astype(np.float64) * scale[t]
+        if own:
+            own(p.detach().numpy(), g, kept, lr[t], o)
+        else:
+            optimizer.param_groups[0]["lr"] = float(lr[t])
+            if operation == "sgd" and o["decoupled"]:
+                with torch.no_grad():
+                    p.mul_(1 - float(lr[t]) * o["weight_decay"])
+            p.grad = torch.tensor(g, dtype=torch.float64)
+            optimizer.step()
         if (t + 1) % EVERY == 0:
             path.append(p.detach().numpy().copy())
+    if operation == "nadam":
+        assert np.allclose(path, nadam_path(start, dw * scale[:, None], lr, o, True), atol=1e-6)
+        path = nadam_path(start, dw * scale[:, None], lr, o, False)
+    o = {k: v for k, v in o.items() if np.isfinite(v)}
     w.case(f"{operation}/{name}", {**o, "every": EVERY}, {"w": start, "dw": dw, "lr": lr, "grad_scale": scale},
-           {"w": np.array(path)}, {"w": (1e-5, 1e-5)})
+           {"w": np.array(path)}, {"w": (error, error)})
 
 
 def sgd(w, name, schedule=constant, scales=None, **options):
@@ -74,8 +126,28 @@ def sgd(w, name, schedule=constant, scales=None, **options):
 
 
 def adamw(w, name, schedule=constant, scales=None, **options):
-    o = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "decoupled": 1, "weight_decay": 0.01, **options}
+    o = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "decoupled": 1, "weight_decay": 0.01, "amsgrad": 0, **options}
     run(w, "adamw", name, o, schedule, scales, base=0.01)
+
+
+def nadam(w, name, schedule=constant, **options):
+    o = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0, "momentum_decay": 4e-3, **options}
+    run(w, "nadam", name, o, schedule, base=0.01)
+
+
+def rmsprop(w, name, schedule=constant, **options):
+    o = {"alpha": 0.99, "eps": 1e-8, "momentum": 0.0, "centered": 0, "weight_decay": 0.0, **options}
+    run(w, "rmsprop", name, o, schedule, base=0.003, error=2e-5)
+
+
+def lion_case(w, name, schedule=constant, **options):
+    o = {"beta1": 0.9, "beta2": 0.99, "weight_decay": 0.0, **options}
+    run(w, "lion", name, o, schedule, base=0.003)
+
+
+def egd_case(w, name, schedule=constant, **options):
+    o = {"momentum": 0.0, "floor": 0.0, "cap": np.inf, "weight_decay": 0.0, **options}
+    run(w, "egd", name, o, schedule, base=0.01, error=2e-5)
 
 
 def main():
@@ -100,6 +172,20 @@ def main():
     adamw(w, "betas", beta1=0.5, beta2=0.9, eps=1e-3, weight_decay=0.1)
     adamw(w, "no_memory", beta1=0.0, beta2=0.0, eps=1e-2)
     adamw(w, "grad_scale", scales=scales, schedule=warm_up, weight_decay=0.1)
+    adamw(w, "amsgrad", amsgrad=1, schedule=cosine)
+    adamw(w, "amsgrad_l2", amsgrad=1, decoupled=0, weight_decay=0.1, beta2=0.9)
+    nadam(w, "defaults")
+    nadam(w, "decay", weight_decay=0.1, schedule=cosine)
+    nadam(w, "momentum_decay", momentum_decay=0.1, beta1=0.95, beta2=0.99, schedule=warm_up)
+    rmsprop(w, "defaults")
+    rmsprop(w, "momentum", momentum=0.9, alpha=0.95, schedule=cosine)
+    rmsprop(w, "centered", centered=1, weight_decay=0.1, eps=1e-3)
+    rmsprop(w, "centered_momentum", centered=1, momentum=0.5, alpha=0.9, eps=1e-2, schedule=warm_up)
+    lion_case(w, "defaults")
+    lion_case(w, "decay", weight_decay=0.5, schedule=cosine)
+    egd_case(w, "plain")
+    egd_case(w, "momentum", momentum=0.5, schedule=cosine)
+    egd_case(w, "floor_cap", floor=0.25, cap=1.5, weight_decay=0.1)
     w.close()
 
 

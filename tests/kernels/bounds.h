@@ -84,9 +84,14 @@
 #define BOUND_widen_f16 0
 #define BOUND_narrow_bf16 0
 #define BOUND_narrow_f16 0
-#define BOUND_adamw 4.5         /* 3.6   3.6   3.6; of the magnitudes that are added up */
-#define BOUND_sgd 3.5           /* 2.8   2.8   2.8 */
-#define BOUND_optimistic 3.5    /* 2.7   2.7   2.8 */
+#define BOUND_adam 8.0          /* 6.5   6.1   6.2; of the magnitudes that are added up */
+#define BOUND_sgd 4.0           /* 3.1   3.1   3.1 */
+#define BOUND_optimistic 3.5    /* 2.9   2.8   2.8 */
+#define BOUND_rmsprop 5.0       /* 3.1   3.7   3.3 */
+#define BOUND_lion 4.0          /* 3.0   3.0   2.9 */
+#define BOUND_egd 7.0           /* 5.4   5.3   4.9; times 1 + the exponent */
+#define BOUND_update_dots 50.0  /* 35    35    33; of 2^-53 */
+#define BOUND_clip 0
 #define BOUND_act 10.0          /* 8.0   7.0   6.5; GELU_TANH: times 1 + |its argument| */
 #define BOUND_act_bwd 10.0      /* 8.0   7.6   7.4; of its two terms, as act */
 #define BOUND_act_gate 10.0     /* 7.0   7.2   6.8; as act */

@@ -1,7 +1,5 @@
 /*
- * optimizer_test.h - what holds for every update rule, as tests that a rule's file runs with
- * its own options: splits, threads, state as bytes, errors, memory. The rule's file checks
- * the formula.
+ * optimizer_test.h - helpers for tests of optimizers, over the rules of rule_table.h.
  */
 #ifndef TESTS_OPTIMIZER_OPTIMIZER_TEST_H
 #define TESTS_OPTIMIZER_OPTIMIZER_TEST_H
@@ -19,12 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__x86_64__)
-#include <xmmintrin.h>
-#endif
-
-#include "softlogit/softlogit.h"
-#include "support/guard.h"
+#include "rule_table.h"
 
 #define COUNT(array) (int64_t)(sizeof(array) / sizeof *(array))
 #define OK(ctx, call)                                                                          \
@@ -33,12 +26,8 @@
         if (status_) fail_msg("%s: %d, %s", #call, status_, slg_ctx_message(ctx));             \
     } while (0)
 
-/* The rule under test: its file defines these. */
-static const int32_t rule_kind;
-static const int32_t rule_other_kind;
-static const void *rule_options(int variant); /* variant 0 keeps the most state */
-enum { RULE_VARIANTS = 6 };
-static int rule_arrays(int variant);
+/* The rule under test: *state of each test that run_over_rules runs. */
+static const rule_case *rule = rule_cases;
 
 /* ---- Helpers ----------------------------------------------------------------------------- */
 
@@ -80,10 +69,20 @@ static inline float *random_floats(int64_t n)
     return x;
 }
 
+static inline const any_opts *rule_options(int variant)
+{
+    static any_opts o;
+    memset(&o, 0, sizeof o);
+    rule->options(variant, &o);
+    return &o;
+}
+
+static inline int rule_arrays(int variant) { return rule->arrays(rule_options(variant)); }
+
 static inline slg_optimizer *create(slg_ctx *ctx, int64_t n, int variant)
 {
     slg_optimizer *o;
-    OK(ctx, slg_optimizer_create(ctx, rule_kind, n, rule_options(variant), &o));
+    OK(ctx, slg_optimizer_create(ctx, rule->kind, n, rule_options(variant), &o));
     return o;
 }
 
@@ -114,7 +113,7 @@ static inline float *walk(slg_ctx *ctx, int64_t n, int variant, int steps)
     slg_optimizer *o = create(ctx, n, variant);
     for (int t = 0; t < steps; t++) {
         float *dw = random_floats(n);
-        OK(ctx, slg_optimizer_set_lr(o, 0.01 / (1 + t)));
+        OK(ctx, slg_optimizer_set_lr(o, rule->lr / (1 + t)));
         OK(ctx, step(o, w, dw, n));
         free(dw);
     }
@@ -122,324 +121,33 @@ static inline float *walk(slg_ctx *ctx, int64_t n, int variant, int steps)
     return w;
 }
 
-/* ---- Splits ------------------------------------------------------------------------------ */
-
-/* Any number of threads; any list; any shape of tensor: the same bits. */
-static void test_threads(void **state)
+/* The call gave `want` and a message that starts with `op` and holds `part`. */
+static inline void expect_error(slg_ctx *ctx, int line, slg_status got, slg_status want,
+                                const char *op, const char *part)
 {
-    (void)state;
-    const int32_t threads[] = { 2, 3, 8 };
-    const int64_t sizes[] = { 1, 17, 65536, 65537, 300001 };
-    for (int32_t isa = SLG_ISA_PORTABLE; isa <= SLG_ISA_AVX512; isa++)
-        for (int variant = 0; variant < RULE_VARIANTS; variant++)
-            for (int64_t s = 0; s < COUNT(sizes); s++) {
-                slg_ctx *one = context(isa, 1);
-                if (!one) continue;
-                float *want = walk(one, sizes[s], variant, 3);
-                for (int64_t j = 0; j < COUNT(threads); j++) {
-                    if (variant > 1 && j != 1) continue;
-                    slg_ctx *ctx = context(isa, threads[j]);
-                    float *got = walk(ctx, sizes[s], variant, 3);
-                    assert_memory_equal(got, want, (size_t)sizes[s] * sizeof *want);
-                    free(got);
-                    slg_ctx_free(ctx);
-                }
-                free(want);
-                slg_ctx_free(one);
-            }
+    const char *message = slg_ctx_message(ctx);
+    if (got != want) fail_msg("line %d: status %d, should be %d: %s", line, got, want, message);
+    if (strncmp(message, op, strlen(op)) != 0) fail_msg("line %d: %s", line, message);
+    if (!strstr(message, part)) fail_msg("line %d: no '%s' in '%s'", line, part, message);
 }
 
-static void test_list(void **state)
+/* ---- The program ------------------------------------------------------------------------- */
+
+/* Each test for each rule. */
+static inline int run_over_rules(const struct CMUnitTest *tests, int64_t count)
 {
-    (void)state;
-    enum { N = 70000, PARTS = 9 };
-    const int64_t cuts[PARTS + 1] = { 0, 0, 1, 17, 17, 33, 100, 66000, 69999, N };
-    FOR_EACH_ISA(ctx, 2)
-    for (int variant = 0; variant < RULE_VARIANTS; variant++) {
-        slg_optimizer *a = create(ctx, N, variant), *b = create(ctx, N, variant);
-        float *w = random_floats(N), *v = malloc(N * sizeof *v);
-        memcpy(v, w, N * sizeof *v);
-        for (int t = 0; t < 5; t++) {
-            float *dw = random_floats(N);
-            slg_tensor ws[PARTS], dws[PARTS], *wp[PARTS];
-            const slg_tensor *dwp[PARTS];
-            for (int i = 0; i < PARTS; i++) {
-                ws[i] = slg_tensor_1d(v + cuts[i], SLG_F32, cuts[i + 1] - cuts[i]);
-                dws[i] = slg_tensor_1d(dw + cuts[i], SLG_F32, cuts[i + 1] - cuts[i]);
-                wp[i] = &ws[i], dwp[i] = &dws[i];
-            }
-            /* Of other shapes, with the same elements. */
-            const slg_tensor cube = { NULL, SLG_F32, 4, { 2, 4, 4, 1 }, { 16, 4, 1, 1 } };
-            if (cuts[5] - cuts[4] == 16) {
-                ws[4] = dws[4] = cube;
-                ws[4].shape[0] = dws[4].shape[0] = 1;
-                ws[4].data = v + cuts[4], dws[4].data = dw + cuts[4];
-            }
-            OK(ctx, slg_optimizer_step_list(a, PARTS, wp, dwp));
-            OK(ctx, step(b, w, dw, N));
-            assert_memory_equal(v, w, N * sizeof *v);
-            free(dw);
+    enum { MOST = 32 };
+    static char names[COUNT(rule_cases) * MOST][64];
+    struct CMUnitTest all[COUNT(rule_cases) * MOST];
+    size_t n = 0;
+    for (int64_t r = 0; r < COUNT(rule_cases); r++)
+        for (int64_t t = 0; t < count; t++, n++) {
+            snprintf(names[n], sizeof names[n], "%s, %s", tests[t].name, rule_cases[r].name);
+            all[n] = tests[t];
+            all[n].name = names[n];
+            all[n].initial_state = (void *)(uintptr_t)&rule_cases[r];
         }
-        assert_int_equal(slg_optimizer_steps(a), 5);
-        int64_t bytes_a, bytes_b;
-        unsigned char *state_a = export_state(ctx, a, &bytes_a);
-        unsigned char *state_b = export_state(ctx, b, &bytes_b);
-        assert_int_equal(bytes_a, bytes_b);
-        assert_memory_equal(state_a, state_b, (size_t)bytes_a);
-        free(state_a), free(state_b), free(w), free(v);
-        slg_optimizer_free(a), slg_optimizer_free(b);
-    }
+    return _cmocka_run_group_tests("rules", all, n, NULL, NULL);
 }
-
-/* ---- State ------------------------------------------------------------------------------- */
-
-/* Exported after any step and imported into another, on another ISA too: goes on as if nothing
-   had been. A reset one starts anew. */
-static void test_state(void **state)
-{
-    (void)state;
-    enum { N = 1003, STEPS = 6 };
-    FOR_EACH_ISA(ctx, 1)
-    for (int variant = 0; variant < RULE_VARIANTS; variant++)
-        for (int at = 0; at <= STEPS; at++) {
-            seed = 7;
-            float *w = random_floats(N), *v = malloc(N * sizeof *v),
-                  *first = malloc(N * sizeof *v);
-            slg_optimizer *o = create(ctx, N, variant), *p = create(ctx, N, variant);
-            float *start = random_floats(N); /* p has seen something before */
-            OK(ctx, step(p, start, w, N));
-            free(start);
-            memcpy(first, w, N * sizeof *v);
-            for (int t = 0; t <= STEPS; t++) {
-                float *dw = random_floats(N);
-                if (t == at) {
-                    int64_t bytes;
-                    unsigned char *s = export_state(ctx, o, &bytes);
-                    assert_true(bytes >= rule_arrays(variant) * N * 4);
-                    assert_true(bytes <= rule_arrays(variant) * N * 4 + 64);
-                    OK(ctx, slg_optimizer_import(p, s, bytes));
-                    assert_int_equal(slg_optimizer_steps(p), t);
-                    free(s);
-                    memcpy(v, w, N * sizeof *v);
-                }
-                OK(ctx, step(o, w, dw, N));
-                if (t >= at) OK(ctx, step(p, v, dw, N));
-                free(dw);
-            }
-            assert_memory_equal(v, w, N * sizeof *v);
-            int64_t a, b;
-            unsigned char *sa = export_state(ctx, o, &a), *sb = export_state(ctx, p, &b);
-            assert_true(a == b && memcmp(sa, sb, (size_t)a) == 0);
-            free(sa), free(sb);
-
-            OK(ctx, slg_optimizer_reset(p));
-            assert_int_equal(slg_optimizer_steps(p), 0);
-            seed = 7;
-            free(random_floats(N)), free(random_floats(N));
-            for (int t = 0; t <= STEPS; t++) {
-                float *dw = random_floats(N);
-                OK(ctx, step(p, first, dw, N));
-                free(dw);
-            }
-            assert_memory_equal(first, w, N * sizeof *v);
-            free(w), free(v), free(first);
-            slg_optimizer_free(o), slg_optimizer_free(p);
-        }
-}
-
-/* Imports that are refused leave the optimizer as it was. */
-static void refused_import(slg_ctx *ctx, slg_optimizer *o, const void *bytes, int64_t n,
-                           slg_status want, const char *what)
-{
-    int64_t before_n, after_n;
-    unsigned char *before = export_state(ctx, o, &before_n);
-    slg_status status = slg_optimizer_import(o, bytes, n);
-    if (status != want) fail_msg("%s: status %d, should be %d", what, status, want);
-    assert_true(strncmp(slg_ctx_message(ctx), "slg_optimizer_import: ", 22) == 0);
-    unsigned char *after = export_state(ctx, o, &after_n);
-    assert_true(before_n == after_n && memcmp(before, after, (size_t)before_n) == 0);
-    free(before), free(after);
-}
-
-static void test_damage(void **state)
-{
-    (void)state;
-    enum { N = 9 };
-    slg_ctx *ctx = context(SLG_ISA_AUTO, 1);
-    for (int variant = 0; variant < RULE_VARIANTS; variant++) {
-        slg_optimizer *o = create(ctx, N, variant), *p = create(ctx, N, variant);
-        float *w = random_floats(N), *dw = random_floats(N);
-        for (int t = 0; t < 3; t++) OK(ctx, step(o, w, dw, N));
-        OK(ctx, step(p, w, dw, N));
-        int64_t n;
-        unsigned char *s = export_state(ctx, o, &n);
-        for (int64_t i = 0; i < 8 * n; i++) { /* each bit */
-            char what[40];
-            snprintf(what, sizeof what, "bit %lld", (long long)i);
-            s[i / 8] ^= (unsigned char)(1 << i % 8);
-            refused_import(ctx, p, s, n, SLG_ERR_STATE, what);
-            s[i / 8] ^= (unsigned char)(1 << i % 8);
-        }
-        for (int64_t i = 0; i < n; i++) { /* each shorter one: nothing is read past its end */
-            guard g = guard_copy(s, (size_t)i, GUARD_AFTER);
-            refused_import(ctx, p, g.data, i, SLG_ERR_STATE, "truncated");
-            guard_free(&g);
-        }
-        unsigned char *longer = calloc((size_t)n + 8, 1);
-        memcpy(longer, s, (size_t)n);
-        refused_import(ctx, p, longer, n + 1, SLG_ERR_STATE, "longer");
-        refused_import(ctx, p, longer, n + 8, SLG_ERR_STATE, "longer");
-        refused_import(ctx, p, s, -1, SLG_ERR_STATE, "negative");
-        refused_import(ctx, p, s, INT64_MIN, SLG_ERR_STATE, "negative");
-        refused_import(ctx, p, NULL, n, SLG_ERR_NULL, "NULL");
-        const int64_t sizes[] = { 0, N - 1, N + 1, 2 * N };
-        for (int i = 0; i < 4; i++) {
-            slg_optimizer *q = create(ctx, sizes[i], variant);
-            refused_import(ctx, q, s, n, SLG_ERR_STATE, "other n");
-            slg_optimizer_free(q);
-        }
-        slg_optimizer *q;
-        OK(ctx, slg_optimizer_create(ctx, rule_other_kind, N, NULL, &q));
-        refused_import(ctx, q, s, n, SLG_ERR_STATE, "other kind");
-        slg_optimizer_free(q);
-        OK(ctx, slg_optimizer_import(p, s, n)); /* whole again */
-
-        /* A buffer that is too small is not touched. */
-        int64_t bytes = -1;
-        memset(longer, 0x5A, (size_t)n + 8);
-        assert_int_equal(slg_optimizer_export(o, longer, n - 1, &bytes), SLG_ERR_RANGE);
-        assert_int_equal(bytes, n);
-        assert_int_equal(slg_optimizer_export(o, longer, -1, &bytes), SLG_ERR_RANGE);
-        for (int64_t i = 0; i < n + 8; i++) assert_int_equal(longer[i], 0x5A);
-        OK(ctx, slg_optimizer_export(o, longer, n + 8, &bytes));
-        for (int64_t i = 0; i < 8; i++) assert_int_equal(longer[n + i], 0x5A);
-        assert_memory_equal(longer, s, (size_t)n);
-        assert_int_equal(slg_optimizer_export(o, longer, n, NULL), SLG_ERR_NULL);
-        free(longer), free(s), free(w), free(dw);
-        slg_optimizer_free(o), slg_optimizer_free(p);
-    }
-    slg_ctx_free(ctx);
-}
-
-/* ---- Nothing to do ----------------------------------------------------------------------- */
-
-static void test_empty(void **state)
-{
-    (void)state;
-    slg_ctx *ctx = context(SLG_ISA_AUTO, 2);
-    for (int variant = 0; variant < RULE_VARIANTS; variant++) {
-        slg_optimizer *o = create(ctx, 0, variant);
-        OK(ctx, step(o, NULL, NULL, 0));
-        OK(ctx, slg_optimizer_step_list(o, 0, NULL, NULL));
-        assert_int_equal(slg_optimizer_steps(o), 2);
-        int64_t n;
-        unsigned char *s = export_state(ctx, o, &n);
-        OK(ctx, slg_optimizer_reset(o));
-        OK(ctx, slg_optimizer_import(o, s, n));
-        assert_int_equal(slg_optimizer_steps(o), 2);
-        free(s);
-        slg_optimizer_free(o);
-    }
-    slg_optimizer_free(NULL);
-    assert_int_equal(slg_optimizer_steps(NULL), 0);
-    slg_ctx_free(ctx);
-}
-
-/* ---- NaN, infinities --------------------------------------------------------------------- */
-
-/* One bad gradient, at any place: the others' weights have the bits they would have had. */
-static void test_nan(void **state)
-{
-    (void)state;
-    enum { N = 70 };
-    const float bad[] = { NAN, INFINITY, -INFINITY };
-    FOR_EACH_ISA(ctx, 1)
-    for (int variant = 0; variant < RULE_VARIANTS; variant++)
-        for (int at = 0; at < N; at++) {
-            slg_optimizer *o = create(ctx, N, variant), *p = create(ctx, N, variant);
-            float *w = random_floats(N), v[N];
-            memcpy(v, w, sizeof v);
-            for (int t = 0; t < 3; t++) {
-                float *dw = random_floats(N);
-                OK(ctx, step(o, w, dw, N));
-                if (t == 1) dw[at] = bad[at % 3];
-                OK(ctx, step(p, v, dw, N));
-                free(dw);
-            }
-            for (int i = 0; i < N; i++) {
-                bool as_it_should_be = i == at ? !isfinite(v[i]) : v[i] == w[i];
-                assert_true(as_it_should_be);
-            }
-            free(w);
-            slg_optimizer_free(o), slg_optimizer_free(p);
-        }
-}
-
-/* ---- Guard pages, the caller's floating-point mode --------------------------------------- */
-
-static void test_guard_pages(void **state)
-{
-    (void)state;
-    FOR_EACH_ISA(ctx, 1)
-    for (int variant = 0; variant < RULE_VARIANTS; variant++)
-        for (int64_t n = 0; n < 140; n++)
-            for (int side = GUARD_AFTER; side <= GUARD_BEFORE; side++) {
-                float *w = random_floats(n), *dw = random_floats(n);
-                guard gw = guard_copy(w, (size_t)n * 4, (enum guard_side)side);
-                guard gd = guard_copy(dw, (size_t)n * 4, (enum guard_side)side);
-                guard_lock(&gd);
-                slg_optimizer *o = create(ctx, n, variant), *p = create(ctx, n, variant);
-                for (int t = 0; t < 2; t++) {
-                    OK(ctx, step(o, gw.data, gd.data, n));
-                    OK(ctx, step(p, w, dw, n));
-                }
-                assert_memory_equal(gw.data, w, (size_t)n * 4);
-                assert_true(guard_intact(&gw) && guard_intact(&gd));
-                slg_optimizer_free(o), slg_optimizer_free(p);
-                guard_free(&gw), guard_free(&gd);
-                free(w), free(dw);
-            }
-}
-
-static void test_mode(void **state)
-{
-    (void)state;
-#if defined(__x86_64__)
-    const unsigned modes[] = { 0x1F80, 0x5F80, 0x3F80, 0x7F80, 0x9F80, 0x1FC0, 0x1FBD, 0xFFC0 };
-    const unsigned before = _mm_getcsr();
-    FOR_EACH_ISA(ctx, 3)
-    {
-        float *want = walk(ctx, 200000, 0, 1);
-        for (int64_t i = 0; i < COUNT(modes); i++) {
-            seed = 12345;
-            float *w = random_floats(200000), *dw = random_floats(200000);
-            slg_optimizer *o = create(ctx, 200000, 0);
-            OK(ctx, slg_optimizer_set_lr(o, 0.01));
-            _mm_setcsr(modes[i]);
-            slg_status status = step(o, w, dw, 200000);
-            unsigned after = _mm_getcsr();
-            slg_status refused = step(o, w, dw, 3);
-            unsigned after_error = _mm_getcsr();
-            _mm_setcsr(before);
-            OK(ctx, status);
-            assert_int_equal(refused, SLG_ERR_SHAPE);
-            assert_int_equal(after, modes[i]);
-            assert_int_equal(after_error, modes[i]);
-            assert_memory_equal(w, want, 200000 * sizeof *w);
-            slg_optimizer_free(o);
-            free(w), free(dw);
-        }
-        free(want);
-    }
-#else
-    skip();
-#endif
-}
-
-#define COMMON_TESTS                                                                           \
-    cmocka_unit_test(test_threads), cmocka_unit_test(test_list), cmocka_unit_test(test_state), \
-        cmocka_unit_test(test_damage), cmocka_unit_test(test_empty),                           \
-        cmocka_unit_test(test_nan), cmocka_unit_test(test_guard_pages),                        \
-        cmocka_unit_test(test_mode)
 
 #endif

@@ -1,0 +1,126 @@
+/*
+ * optimizer_state.c - an optimizer's state as bytes: see optimizer.h.
+ */
+#include <stddef.h>
+#include <string.h>
+
+#include "handle.h"
+
+/* In front of the arrays. Little-endian, as is everything that this library runs on. */
+typedef struct state_header {
+    char magic[8];
+    int32_t kind, dtype;
+    int64_t n, steps;
+    double memory;
+    uint32_t arrays, reserved;
+    uint64_t checksum; /* of what comes before it and of the arrays */
+} state_header;
+
+static const char magic[8] = { 's', 'l', 'g', 'o', 'p', 't', '0', '2' };
+
+/* FNV-1a over 32-bit words, the last filled up with zeros: enough to tell a damaged file. */
+static uint64_t checksum_of(uint64_t sum, const char *bytes, size_t n)
+{
+    for (size_t i = 0; i < n; i += 4) {
+        uint32_t word = 0;
+        memcpy(&word, bytes + i, n - i < 4 ? n - i : 4);
+        sum = (sum ^ word) * 0x100000001B3u;
+    }
+    return sum;
+}
+
+static uint64_t checksum_start(const state_header *h)
+{
+    return checksum_of(0xCBF29CE484222325u, (const char *)h, offsetof(state_header, checksum));
+}
+
+static int64_t state_bytes(const slg_optimizer *o)
+{
+    return (int64_t)sizeof(state_header) +
+           (int64_t)__builtin_popcount(o->arrays) * (int64_t)state_array_bytes(o);
+}
+
+slg_status slg_optimizer_export(slg_optimizer *o, void *buffer, int64_t capacity,
+                                int64_t *bytes)
+{
+    if (!o || !bytes) return SLG_ERR_NULL;
+    op_begin(o->ctx, "slg_optimizer_export");
+    *bytes = state_bytes(o);
+    if (!buffer) return op_end(o->ctx, SLG_OK);
+    if (capacity < *bytes)
+        return op_end(o->ctx, slg_fail(o->ctx, SLG_ERR_RANGE,
+                                       "capacity is %lld bytes, the state needs %lld",
+                                       (long long)capacity, (long long)*bytes));
+    state_header h = { .kind = o->rule->kind,
+                       .dtype = o->setup.state_dtype,
+                       .n = o->n,
+                       .steps = o->steps,
+                       .memory = o->memory,
+                       .arrays = o->arrays };
+    memcpy(h.magic, magic, sizeof magic);
+    h.checksum = checksum_start(&h);
+    char *to = (char *)buffer + sizeof h;
+    for (int32_t i = 0; i < STATE_ARRAYS_MAX; i++) {
+        if (!o->state[i]) continue;
+        memcpy(to, o->state[i], state_array_bytes(o));
+        h.checksum = checksum_of(h.checksum, to, state_array_bytes(o));
+        to += state_array_bytes(o);
+    }
+    memcpy(buffer, &h, sizeof h);
+    return op_end(o->ctx, SLG_OK);
+}
+
+static slg_status check_header(slg_optimizer *o, const state_header *h, int64_t bytes)
+{
+    slg_ctx *ctx = o->ctx;
+    if (memcmp(h->magic, magic, sizeof magic) != 0)
+        return slg_fail(ctx, SLG_ERR_STATE, "buffer does not hold an optimizer's state");
+    if (h->kind != o->rule->kind || h->n != o->n || h->arrays != o->arrays || h->steps < 0)
+        return slg_fail(ctx, SLG_ERR_STATE,
+                        "state is of kind %d, n %lld, arrays %x; the optimizer of %d, %lld, %x",
+                        h->kind, (long long)h->n, h->arrays, o->rule->kind, (long long)o->n,
+                        o->arrays);
+    if (h->dtype != o->setup.state_dtype)
+        return slg_fail(ctx, SLG_ERR_STATE, "state has dtype %d, the optimizer %d", h->dtype,
+                        o->setup.state_dtype);
+    if (bytes != state_bytes(o))
+        return slg_fail(ctx, SLG_ERR_STATE, "state has %lld bytes, must have %lld",
+                        (long long)bytes, (long long)state_bytes(o));
+    return SLG_OK;
+}
+
+static slg_status import(slg_optimizer *o, const char *buffer, int64_t bytes)
+{
+    state_header h;
+    if (!buffer) return slg_fail(o->ctx, SLG_ERR_NULL, "buffer is NULL");
+    if (bytes < (int64_t)sizeof h)
+        return slg_fail(o->ctx, SLG_ERR_STATE, "%lld bytes are too few for a state",
+                        (long long)bytes);
+    memcpy(&h, buffer, sizeof h);
+    SLG_TRY(check_header(o, &h, bytes));
+    uint64_t sum = checksum_start(&h);
+    const char *from = buffer + sizeof h;
+    for (int32_t i = 0; i < STATE_ARRAYS_MAX; i++) {
+        if (!o->state[i]) continue;
+        sum = checksum_of(sum, from, state_array_bytes(o));
+        from += state_array_bytes(o);
+    }
+    if (sum != h.checksum)
+        return slg_fail(o->ctx, SLG_ERR_STATE, "state is damaged: its checksum does not fit");
+    from = buffer + sizeof h;
+    for (int32_t i = 0; i < STATE_ARRAYS_MAX; i++) {
+        if (!o->state[i]) continue;
+        memcpy(o->state[i], from, state_array_bytes(o));
+        from += state_array_bytes(o);
+    }
+    o->steps = h.steps;
+    o->memory = h.memory;
+    return SLG_OK;
+}
+
+slg_status slg_optimizer_import(slg_optimizer *o, const void *buffer, int64_t bytes)
+{
+    if (!o) return SLG_ERR_NULL;
+    op_begin(o->ctx, "slg_optimizer_import");
+    return op_end(o->ctx, import(o, buffer, bytes));
+}
