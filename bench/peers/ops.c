@@ -211,6 +211,32 @@ static double adamw_check(race *r)
     return worst;
 }
 
+/* The same after the chain: of a tensor's gradient its norm and what lies along the weights. */
+static double update_chain_check(race *r)
+{
+    int64_t size[MAX_TENSORS], at = 0;
+    const int64_t count = tensor_sizes(r, size, MAX_TENSORS);
+    double norm = 0, worst = 0;
+    for (int64_t i = 0; i < r->cols; i++) norm += (double)r->grad[i] * (double)r->grad[i];
+    const double clip = fmin(1, 1 / (sqrt(norm) + 1e-6)), lr = 1e-3;
+    for (int64_t t = 0; t < count; at += size[t++]) {
+        const float *w = r->start + at, *g = r->grad + at;
+        double ww = 0, wg = 0, gg = 0;
+        for (int64_t i = 0; i < size[t]; i++) {
+            ww += (double)w[i] * (double)w[i];
+            wg += (double)w[i] * (double)g[i];
+            gg += (double)g[i] * (double)g[i];
+        }
+        const double along = wg / ww, scale = clip * sqrt(gg / (gg - along * wg));
+        for (int64_t i = 0; i < size[t] && !isnan(worst); i++) {
+            double u = scale * ((double)g[i] - along * (double)w[i]);
+            double want = (double)w[i] * (1 - lr * 0.01) - lr * u / (fabs(u) + 1e-8);
+            worst = worse(worst, fabs((double)r->x[at + i] - want) / (fabs(want) + lr));
+        }
+    }
+    return worst;
+}
+
 /* ---- Fields: the library first ---------------------------------------------------------- */
 
 #define FIELD(name) static const candidate *const name[]
@@ -252,6 +278,8 @@ FIELD(linear_field) = { &ours_linear, &torch_linear, &torch_linear_kernels, &flo
                         NULL };
 FIELD(adamw_field) = { &ours_adamw,          &plain_adamw,    &torch_adamw,
                        &torch_adamw_foreach, &floor_stream28, NULL };
+FIELD(update_chain_field) = { &ours_update_chain, &torch_update_chain,
+                              &torch_update_chain_foreach, &floor_stream36, NULL };
 
 const operation op_softmax = { "softmax", logits_setup, softmax_check,  logits_reset,
                                1e-2,      1e-6,         "read+copy-nt", softmax_field };
@@ -275,3 +303,7 @@ const operation op_linear = { "linear_cross_entropy",
                               linear_field };
 const operation op_adamw = { "adamw", adamw_setup, adamw_check, adamw_reset,
                              1e-4,    0,           "stream28",  adamw_field };
+const operation op_update_chain = {
+    "update_chain", adamw_setup, update_chain_check, adamw_reset,
+    1e-3,           0,           "stream36",         update_chain_field
+};

@@ -245,6 +245,16 @@ static void *adamw_prepare(race *r, const char *arg)
     return s;
 }
 
+/* The same with a chain: clipped to norm 1, then perpendicular to each tensor. */
+static void *chain_prepare(race *r, const char *arg)
+{
+    adamw_state *s = adamw_prepare(r, arg);
+    const slg_transform links[] = { slg_transform_of(SLG_CLIP_NORM, 1),
+                                    slg_transform_of(SLG_PERPENDICULAR, 1e-6) };
+    stop(r, slg_optimizer_set_chain(s->o, 2, links), "optimizer_set_chain");
+    return s;
+}
+
 static void adamw_run(race *r, void *state, int64_t times)
 {
     adamw_state *s = state;
@@ -260,3 +270,5 @@ static void adamw_release(race *r, void *state)
 
 const candidate ours_adamw = { "ours",    OURS, NULL,          adamw_prepare,
                                adamw_run, NULL, adamw_release, NULL };
+const candidate ours_update_chain = { "ours",    OURS, NULL,          chain_prepare,
+                                      adamw_run, NULL, adamw_release, NULL };

@@ -172,7 +172,7 @@ void fill_targets(race *r);
 /* workloads.c, ops.c */
 extern const workload workloads[];
 extern const operation op_softmax, op_log_softmax, op_logsumexp, op_cross_entropy, op_linear,
-    op_adamw;
+    op_adamw, op_update_chain;
 void logits_setup(race *r);
 void logits_reset(race *r);
 double cross_entropy_check(race *r);
@@ -235,15 +235,16 @@ const char *torch_version(void);
 /* Candidates, by file: ours.c, plain_peers.c, onednn.c and xnnpack.c, torch.c, floors.c. */
 extern const candidate ours_softmax, ours_softmax_normal, ours_two_pass, ours_recompute,
     ours_reload, ours_log_softmax, ours_logsumexp, ours_cross_entropy,
-    ours_cross_entropy_normal, ours_cross_entropy_in_place, ours_linear, ours_adamw;
+    ours_cross_entropy_normal, ours_cross_entropy_in_place, ours_linear, ours_adamw,
+    ours_update_chain;
 extern const candidate plain_softmax, plain_log_softmax, plain_logsumexp, plain_cross_entropy,
     plain_adamw;
 extern const candidate onednn_softmax, onednn_log_softmax, xnnpack_softmax;
 extern const candidate torch_softmax, torch_log_softmax, torch_logsumexp, torch_cross_entropy,
     torch_cross_entropy_kernels, torch_linear, torch_linear_kernels, torch_adamw,
-    torch_adamw_foreach, torch_loss;
+    torch_adamw_foreach, torch_update_chain, torch_update_chain_foreach, torch_loss;
 extern const candidate floor_read, floor_copy, floor_copy_nt, floor_fill_nt, floor_read_copy,
     floor_read_copy_nt, floor_copy_nt_2, floor_read_copy_nt_2, floor_issue, floor_stream28,
-    floor_gemms;
+    floor_stream36, floor_gemms;
 
 #endif

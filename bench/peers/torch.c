@@ -251,5 +251,7 @@ TORCH(linear_attention_grad, "torch-chunks", "linear_attention_grad",
       prepare_linear_attention_grad, fetch)
 TORCH(adamw, "torch", "adamw", prepare, NULL)
 TORCH(adamw_foreach, "torch-foreach", "adamw_foreach", prepare, NULL)
+TORCH(update_chain, "torch", "adamw_chain", prepare, NULL)
+TORCH(update_chain_foreach, "torch-foreach", "adamw_chain_foreach", prepare, NULL)
 TORCH(train, "torch", "train_step", prepare, fetch)
 TORCH_RUN(train_kept, "torch-kept", "train_step", prepare, run_kept, fetch)

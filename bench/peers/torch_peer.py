@@ -135,6 +135,30 @@ class AdamW:
             self.optimizer.step()
 
 
+class AdamWChain(AdamW):
+    """With clipping and the perpendicular gradient, which change the gradients: on its own copy."""
+
+    def __init__(self, w, grad, sizes, foreach):
+        super().__init__(w, grad.clone(), sizes, foreach)
+        self.leaves = self.optimizer.param_groups[0]["params"]
+
+    @staticmethod
+    def project(w, g):
+        w, g = w.view(-1), g.view(-1)
+        along = torch.dot(w, g) / (torch.dot(w, w) + 1e-30)
+        norm = g.norm()
+        g.add_(w * -along)
+        g.mul_(norm / (g.norm() + 1e-30))
+
+    def run(self, times):
+        for _ in range(times):
+            torch.nn.utils.clip_grad_norm_(self.leaves, 1.0)
+            with torch.no_grad():
+                for leaf in self.leaves:
+                    self.project(leaf, leaf.grad)
+            self.optimizer.step()
+
+
 def loss(name, b, target):
     """A composition of torch_losses on the first rows; a mean over all of them."""
     rows, cols, part = b["rows"], b["cols"], b["part"]
@@ -251,8 +275,9 @@ def make(name, b):
     if name == "logsumexp":
         return Script(name, view(b["x"], (rows, cols)), view(b["row_out"], (rows,)))
     if name.startswith("adamw"):
-        return AdamW(view(b["x"], (cols,)), view(b["grad"], (cols,)), b["sizes"],
-                     name == "adamw_foreach")
+        rule = AdamWChain if "chain" in name else AdamW
+        return rule(view(b["x"], (cols,)), view(b["grad"], (cols,)), b["sizes"],
+                    name.endswith("foreach"))
     target = view(b["target"], (rows,), torch.int64)
     if name == "train_step":
         size = sum(b["sizes"])

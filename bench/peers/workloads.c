@@ -90,6 +90,9 @@ const workload workloads[] = {
     FUSED("svm-layer"),
     { "adamw-124M", &op_adamw, NULL, 1, 124439808, 0, 1, AUTO, NORMAL,
       { { FASTER, "torch", 4 }, { AT_MOST, "stream28", 1.15 } } },
+    /* Clipped by its norm, perpendicular to the weights, AdamW: one more read of both. */
+    { "adamw-chain-124M", &op_update_chain, NULL, 1, 124439808, 0, 1, AUTO, NORMAL,
+      { { FASTER, "torch", 4 }, { AT_MOST, "stream36", 1.15 } } },
     /* Causal attention, 12 heads of 64. Floors: the peak of multiply-adds. */
     { "attention-512", &op_attention, NULL, 512, 12, 64, 1, AUTO, NORMAL,
       { { FASTER, "torch", 4 } } },

@@ -93,15 +93,13 @@ static transformer_opts model_opts(int32_t vocab, bool local)
     return o;
 }
 
-/* One update of all weights: gradients clipped, the rate warmed up and then let down. */
+/* One update of all weights, at a rate that is warmed up and then let down. Time may cut the
+   training short, so the schedule goes by how much is done, in thousandths. */
 static void update(slg_ctx *ctx, transformer *m, slg_optimizer *optimizer, double done)
 {
     slg_tensor w = transformer_weights(m), dw = transformer_gradients(m);
-    const float *g = dw.data;
-    double square = 0, cosine = 0.5 + 0.5 * cos(3.14159265358979 * done);
-    for (int64_t i = 0; i < dw.shape[0]; i++) square += (double)g[i] * (double)g[i];
-    check(ctx, slg_optimizer_set_lr(optimizer, rate * cosine * fmin(done / 0.03, 1)));
-    check(ctx, slg_optimizer_set_grad_scale(optimizer, fmin(1, norm_max / sqrt(square))));
+    const double lr = slg_lr_cosine(rate, 0, (int64_t)(1000 * done), 30, 1000);
+    check(ctx, slg_optimizer_set_lr(optimizer, lr));
     check(ctx, slg_optimizer_step(optimizer, &w, &dw));
 }
 
@@ -146,6 +144,9 @@ static double train(slg_ctx *ctx, transformer *m, const text *t, int passes, dou
     slg_optimizer *optimizer; /* one for all weights: moments and a step count */
     check(ctx, slg_optimizer_create(ctx, SLG_ADAMW, transformer_weights(m).shape[0], &opts,
                                     &optimizer));
+    /* What happens to gradients on the way: here they are clipped by their norm. */
+    const slg_transform clip = slg_transform_of(SLG_CLIP_NORM, norm_max);
+    check(ctx, slg_optimizer_set_chain(optimizer, 1, &clip));
 
     span *s = resize(NULL, t->words, sizeof *s);
     batch *b = resize(NULL, 1, sizeof *b);
