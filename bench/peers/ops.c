@@ -276,8 +276,8 @@ FIELD(cross_entropy_field) = { &ours_cross_entropy,
                                NULL };
 FIELD(linear_field) = { &ours_linear, &torch_linear, &torch_linear_kernels, &floor_gemms,
                         NULL };
-FIELD(adamw_field) = { &ours_adamw,          &plain_adamw,    &torch_adamw,
-                       &torch_adamw_foreach, &floor_stream28, NULL };
+FIELD(adamw_field) = { &ours_adamw,          &ours_adamw_half, &plain_adamw, &torch_adamw,
+                       &torch_adamw_foreach, &floor_stream28,  NULL };
 FIELD(update_chain_field) = { &ours_update_chain, &torch_update_chain,
                               &torch_update_chain_foreach, &floor_stream36, NULL };
 

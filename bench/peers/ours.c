@@ -233,7 +233,9 @@ static void *adamw_prepare(race *r, const char *arg)
 {
     int64_t size[MAX_TENSORS], at = 0;
     adamw_state *s = calloc(1, sizeof *s);
-    (void)arg;
+    slg_optimizer_setup setup;
+    slg_optimizer_setup_init(&setup, sizeof setup);
+    if (arg) setup.state_dtype = SLG_BF16;
     s->count = tensor_sizes(r, size, MAX_TENSORS);
     for (int64_t i = 0; i < s->count; at += size[i++]) {
         s->w[i] = slg_tensor_1d(r->x + at, SLG_F32, size[i]);
@@ -241,7 +243,8 @@ static void *adamw_prepare(race *r, const char *arg)
         s->ws[i] = &s->w[i];
         s->gs[i] = &s->g[i];
     }
-    stop(r, slg_optimizer_create(r->ctx, SLG_ADAMW, r->cols, NULL, &s->o), "optimizer_create");
+    stop(r, slg_optimizer_create_with(r->ctx, SLG_ADAMW, r->cols, NULL, &setup, &s->o),
+         "optimizer_create");
     return s;
 }
 
@@ -270,5 +273,7 @@ static void adamw_release(race *r, void *state)
 
 const candidate ours_adamw = { "ours",    OURS, NULL,          adamw_prepare,
                                adamw_run, NULL, adamw_release, NULL };
+const candidate ours_adamw_half = { "bf16-state", OURS, "bf16",        adamw_prepare,
+                                    adamw_run,    NULL, adamw_release, NULL };
 const candidate ours_update_chain = { "ours",    OURS, NULL,          chain_prepare,
                                       adamw_run, NULL, adamw_release, NULL };

@@ -236,7 +236,7 @@ const char *torch_version(void);
 extern const candidate ours_softmax, ours_softmax_normal, ours_two_pass, ours_recompute,
     ours_reload, ours_log_softmax, ours_logsumexp, ours_cross_entropy,
     ours_cross_entropy_normal, ours_cross_entropy_in_place, ours_linear, ours_adamw,
-    ours_update_chain;
+    ours_update_chain, ours_adamw_half;
 extern const candidate plain_softmax, plain_log_softmax, plain_logsumexp, plain_cross_entropy,
     plain_adamw;
 extern const candidate onednn_softmax, onednn_log_softmax, xnnpack_softmax;

@@ -36,14 +36,14 @@ INLINE vf gradient(vf w, vf g, const grad_consts *k)
 
 /* ---- State ------------------------------------------------------------------------------- */
 
-/* Two 16-bit random numbers a weight: two rounds of multiply and fold its number. */
+/* Two 16-bit random numbers a weight: a hash of its number, by two rounds of multiplication. */
 static inline vu dither(const update_part *p, size_t i)
 {
     static const uint32_t lanes[16] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
-    vu number = vu_add(vu_load(lanes), vu_set(p->first + (uint32_t)i)), high;
-    vu low = vu_mul(vu_xor(number, vu_set(p->key)), vu_set(0x9E3779B1u), &high);
-    low = vu_mul(vu_xor(vu_xor(low, high), vu_set(p->key)), vu_set(0x85EBCA77u), &high);
-    return vu_xor(low, high);
+    vu x = vu_add(vu_load(lanes), vu_set(p->first + (uint32_t)i));
+    x = vu_mul_low(vu_xor(x, vu_set(p->key)), vu_set(0x9E3779B1u));
+    x = vu_mul_low(vu_xor(x, vu_high16(x)), vu_set(0x85EBCA77u));
+    return vu_xor(x, vu_high16(x));
 }
 
 INLINE vf state_at(const update_part *p, int array, size_t i, size_t n, const bool half)
@@ -66,14 +66,14 @@ INLINE void keep_at(const update_part *p, int array, size_t i, size_t n, vf a, v
         return;
     }
     vu bits = vu_add(vu_bits(a), vu_and(random, vu_set(0xFFFF)));
-    vf cut = vf_sel(vf_eq(a, a), vu_float(vu_and(bits, vu_set(0xFFFF0000u))), a);
+    bits = vu_bits(vf_sel(vf_eq(a, a), vu_float(bits), vf_set(NAN)));
     uint16_t *y = (uint16_t *)p->state[array] + i;
     if (n - i >= VF_LEN) {
-        vf_to_bf16(y, cut);
+        vu_store_high16(y, bits);
         return;
     }
     uint16_t tail[VF_LEN];
-    vf_to_bf16(tail, cut);
+    vu_store_high16(tail, bits);
     memcpy(y, tail, (n - i) * sizeof *y);
 }
 

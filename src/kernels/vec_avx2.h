@@ -178,7 +178,14 @@ static inline vu vu_load(const uint32_t *p) { return _mm256_loadu_si256((const _
 static inline vu vu_xor(vu a, vu b) { return _mm256_xor_si256(a, b); }
 static inline vu vu_and(vu a, vu b) { return _mm256_and_si256(a, b); }
 static inline vu vu_add(vu a, vu b) { return _mm256_add_epi32(a, b); }
+static inline vu vu_mul_low(vu a, vu b) { return _mm256_mullo_epi32(a, b); }
 static inline vu vu_high16(vu a) { return _mm256_srli_epi32(a, 16); }
+static inline void vu_store_high16(uint16_t *p, vu a)
+{
+    vu b = vu_high16(a);
+    b = _mm256_permute4x64_epi64(_mm256_packus_epi32(b, b), 0xD8);
+    _mm_storeu_si128((__m128i *)p, _mm256_castsi256_si128(b));
+}
 static inline vu vu_bits(vf a) { return _mm256_castps_si256(a); }
 static inline vf vu_float(vu a) { return _mm256_castsi256_ps(a); }
 static inline vu vu_mul(vu a, vu b, vu *high)

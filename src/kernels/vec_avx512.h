@@ -150,7 +150,12 @@ static inline vu vu_load(const uint32_t *p) { return _mm512_loadu_si512(p); }
 static inline vu vu_xor(vu a, vu b) { return _mm512_xor_si512(a, b); }
 static inline vu vu_and(vu a, vu b) { return _mm512_and_si512(a, b); }
 static inline vu vu_add(vu a, vu b) { return _mm512_add_epi32(a, b); }
+static inline vu vu_mul_low(vu a, vu b) { return _mm512_mullo_epi32(a, b); }
 static inline vu vu_high16(vu a) { return _mm512_srli_epi32(a, 16); }
+static inline void vu_store_high16(uint16_t *p, vu a)
+{
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(vu_high16(a)));
+}
 static inline vu vu_bits(vf a) { return _mm512_castps_si512(a); }
 static inline vf vu_float(vu a) { return _mm512_castsi512_ps(a); }
 static inline vu vu_mul(vu a, vu b, vu *high)

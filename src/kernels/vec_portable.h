@@ -159,7 +159,12 @@ static inline vu vu_load(const uint32_t *p) { return (vu){ p[0], p[1], p[2], p[3
 static inline vu vu_xor(vu a, vu b) { return a ^ b; }
 static inline vu vu_and(vu a, vu b) { return a & b; }
 static inline vu vu_add(vu a, vu b) { return a + b; }
+static inline vu vu_mul_low(vu a, vu b) { return a * b; }
 static inline vu vu_high16(vu a) { return a >> 16; }
+static inline void vu_store_high16(uint16_t *p, vu a)
+{
+    for (int i = 0; i < VF_LEN; i++) p[i] = (uint16_t)(a[i] >> 16);
+}
 static inline vu vu_bits(vf a) { return (vu)a; }
 static inline vf vu_float(vu a) { return (vf)a; }
 static inline vu vu_mul(vu a, vu b, vu *high)
