@@ -387,6 +387,39 @@ void run_update_dots(const kernels &k, buffers &b)
 }
 void run_clip(const kernels &k, buffers &b) { k.clip(b.n, 2.0f, b.y); }
 
+void run_normals(const kernels &k, buffers &b) { k.normals(b.n, 1, 0, b.y); }
+void run_positive(const kernels &k, buffers &b)
+{
+    benchmark::DoNotOptimize(k.positive(b.n, b.p));
+}
+const line_arg line_of_bench = { 0.01f, 0.001f, 0.1f, nullptr, nullptr, nullptr };
+void run_line(const kernels &k, buffers &b)
+{
+    k.line(b.n, b.p, b.x, b.g, &line_of_bench, b.y);
+}
+void run_log_of(const kernels &k, buffers &b) { k.log_of(b.n, b.p, b.y); }
+void run_log_ratio(const kernels &k, buffers &b) { k.log_ratio(b.n, b.p, b.w, b.y); }
+void run_gbm_step(const kernels &k, buffers &b)
+{
+    int64_t lost = 0;
+    k.gbm_step(b.n, b.p, b.x, b.g, &line_of_bench, b.y, &lost);
+    benchmark::DoNotOptimize(lost);
+}
+void run_gbm_linear(const kernels &k, buffers &b)
+{
+    int64_t lost[2] = { 0, 0 };
+    k.gbm_linear(b.n, b.p, b.x, b.g, &line_of_bench, b.y, lost);
+    benchmark::DoNotOptimize(lost);
+}
+void run_score_grad(const kernels &k, buffers &b)
+{
+    benchmark::DoNotOptimize(k.score_grad(b.n, b.x, 0.5f, nullptr, nullptr, b.y));
+}
+void run_score_sum(const kernels &k, buffers &b)
+{
+    benchmark::DoNotOptimize(k.score_sum(b.n, b.x, b.g, 0.5f, b.y));
+}
+
 /* Tiles: n floats as rows of 64, or of as many as there are, from 16 up. */
 size_t lanes(const buffers &b) { return b.n < 64 ? 16 : 64; }
 size_t tile_rows(const buffers &b) { return b.n / lanes(b); }

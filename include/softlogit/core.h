@@ -229,8 +229,9 @@ enum slg_distribution {
 /*
  * Fills out with random numbers in row-major order: element i is number rng->offset + i.
  * Advances rng->offset by the number of elements. Uniform numbers are (k + 1/2) 2^-23 in
- * float32, with k the top 23 bits of the number, and (k + 1/2) 2^-52 in float64. The others are
- * computed in double with the C library's log and cos, and rounded.
+ * float32, with k the top 23 bits of the number, and (k + 1/2) 2^-52 in float64. Normal numbers
+ * in float32 are computed in float32, to a relative error of 5 * 2^-24; the others in double
+ * with the C library's log and cos, and rounded.
  *
  *   rng           in/out  not NULL
  *   distribution  in      slg_distribution

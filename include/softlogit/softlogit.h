@@ -6,6 +6,7 @@
 #include "softlogit/attention_cache.h"
 #include "softlogit/bandit.h"
 #include "softlogit/core.h"
+#include "softlogit/diffusion.h"
 #include "softlogit/distill.h"
 #include "softlogit/hinge.h"
 #include "softlogit/dual_head.h"

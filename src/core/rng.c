@@ -62,6 +62,7 @@ double rng_gumbel(uint64_t seed, uint64_t index)
 enum { PIECE = 1 << 12 };
 
 typedef struct fill_run {
+    const kernel_table *k;
     slg_rng rng;
     int32_t distribution;
     rows out;
@@ -77,11 +78,29 @@ static double draw(const fill_run *f, uint64_t index)
     return ((double)(rng_number(f->rng.seed, index) >> 41) + 0.5) * 0x1p-23;
 }
 
+/* Elements [from, to), by the kernel: float32 arithmetic is enough there. */
+static void fill_normals(const fill_run *f, int64_t from, int64_t to)
+{
+    float scratch[512];
+    for (int64_t i = from, n; i < to; i += n) {
+        const int64_t row = i / f->out.cols, col = i % f->out.cols;
+        n = f->out.cols - col < to - i ? f->out.cols - col : to - i;
+        if (n > 512) n = 512;
+        float *z = rows_stage(&f->out, row, col, scratch);
+        f->k->normals((size_t)n, f->rng.seed, f->rng.offset + (uint64_t)i, z);
+        rows_commit(f->k, &f->out, row, col, n, scratch);
+    }
+}
+
 static void fill_piece(void *arg, int64_t task, int32_t worker)
 {
     const fill_run *f = arg;
     int64_t to = (task + 1) * PIECE < f->count ? (task + 1) * PIECE : f->count;
     (void)worker;
+    if (f->distribution == SLG_NORMAL && f->out.dtype == SLG_F32) {
+        fill_normals(f, task * PIECE, to);
+        return;
+    }
     for (int64_t i = task * PIECE; i < to; i++)
         rows_put(&f->out, i / f->out.cols, i % f->out.cols,
                  draw(f, f->rng.offset + (uint64_t)i));
@@ -95,7 +114,7 @@ static slg_status fill_random(slg_ctx *ctx, slg_rng *rng, int32_t distribution, 
                         distribution, SLG_UNIFORM, SLG_GUMBEL);
     SLG_TRY(tensor_out(ctx, "out", out, DT_F32 | DT_F64, 1, 4));
     op_detail(ctx, out);
-    fill_run f = { *rng, distribution, rows_of(out), tensor_size(out) };
+    fill_run f = { &ctx->k, *rng, distribution, rows_of(out), tensor_size(out) };
     pool_run(ctx, (f.count + PIECE - 1) / PIECE, fill_piece, &f);
     rng->offset += (uint64_t)f.count;
     return SLG_OK;

@@ -103,6 +103,11 @@
     S(slg_inverse_gap_opts) \
     S(slg_omd_opts) \
     S(slg_hedge_opts) \
+    S(slg_gbm) \
+    S(slg_gbm_counts) \
+    S(slg_mdsm_opts) \
+    S(slg_gbm_reverse_opts) \
+    S(slg_gbm_sample_opts) \
     S(slg_omd_ensemble_opts) \
     S(slg_learner_info_t) \
     S(slg_optimistic_opts) \

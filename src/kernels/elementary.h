@@ -8,6 +8,10 @@
 
 #include "exp.h"
 
+#define LOG_POLYNOMIAL                                                                         \
+    0x1.555554p-2f, -0x1.000226p-2f, 0x1.99a008p-3f, -0x1.547244p-3f, 0x1.22da1cp-3f,          \
+        -0x1.0d8542p-3f, 0x1.055b6cp-3f, -0x1.38b582p-4f
+
 /*
  * log(a[j]) of `count` vectors (up to eight), positive, normal and finite, side by side: the
  * chain of one, some 60 cycles, hides behind the others'. log(1 + f) = f - f^2/2 + f^3 P(f),
@@ -15,9 +19,7 @@
  */
 static inline void vf_log_many(vf *a, size_t count)
 {
-    static const float c[8] = { 0x1.555554p-2f,  -0x1.000226p-2f, 0x1.99a008p-3f,
-                                -0x1.547244p-3f, 0x1.22da1cp-3f,  -0x1.0d8542p-3f,
-                                0x1.055b6cp-3f,  -0x1.38b582p-4f };
+    static const float c[8] = { LOG_POLYNOMIAL };
     vf e[8], f[8], f2[8], p[8];
     for (size_t j = 0; j < count; j++) f[j] = vf_sub(vf_frexp(a[j], &e[j]), vf_set(1.0f));
     for (size_t j = 0; j < count; j++) p[j] = vf_mad(vf_set(c[7]), f[j], vf_set(c[6]));
@@ -35,6 +37,27 @@ static inline vf vf_log(vf a)
 {
     vf_log_many(&a, 1);
     return a;
+}
+
+/* a = m 2^e, as vf_frexp, of subnormal numbers too in a mode that has them. */
+static inline vf vf_frexp_all(vf a, vf *e)
+{
+    vm small = vf_gt(vf_set(0x1p-126f), a);
+    vf m = vf_frexp(vf_sel(small, vf_mul(a, vf_set(0x1p24f)), a), e);
+    *e = vf_sub(*e, vf_sel(small, vf_set(24.0f), vf_set(0.0f)));
+    return m;
+}
+
+/* log(m 2^e), m within [sqrt(1/2), sqrt(2)), e a whole number; its relative precision holds
+   near 1 too. */
+static inline vf vf_log_of(vf m, vf e)
+{
+    static const float c[8] = { LOG_POLYNOMIAL };
+    vf f = vf_sub(m, vf_set(1.0f)), f2 = vf_mul(f, f), p = vf_set(c[7]);
+    for (int i = 6; i >= 0; i--) p = vf_mad(p, f, vf_set(c[i]));
+    vf tail = vf_mad(vf_mul(p, f), f2, vf_mul(vf_set(-0.5f), f2));
+    tail = vf_mad(e, vf_set(-0x1.05c610p-29f), tail);
+    return vf_fma(e, vf_set(0x1.62e430p-1f), vf_add(f, tail));
 }
 
 /* log(1 + u), u >= 0 and finite: the rounding of 1 + u is put back. */

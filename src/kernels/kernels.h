@@ -245,6 +245,12 @@ typedef struct egd_arg {
     float floor, cap; /* of |w|, where w is not 0 */
 } egd_arg;
 
+/* a[i] = a av[i], b and c alike, av NULL: ones; and what it stands for: a h + b + c z. */
+typedef struct line_arg {
+    float a, b, c;
+    const float *av, *bv, *cv;
+} line_arg;
+
 /* A row about its mean, which is mean + mean_low: h = (x - mean - mean_low) rstd. */
 typedef struct norm_arg {
     float mean, mean_low, rstd;
@@ -538,6 +544,39 @@ typedef struct norm_arg {
     K(void, clip, (size_t n, float limit, float *y))
 
 /*
+ * Noise, and diffusion by a geometric Brownian motion: see diffusion.h. l = a h + b + c z, see
+ * line_arg; h, z NULL: zeros. Subnormal numbers count as they are in a mode that has them.
+ *
+ * normals            z[i] = number first + i of the stream of SLG_NORMAL; the same bits on
+ *                    every ISA
+ * positive           0 < x < inf for all of x
+ * line               y = x + l; x NULL: zeros
+ * log_of             y = log(x), for such x
+ * log_ratio          y = log(x / x0), for such x and x0
+ * gbm_step           y = x exp(l), exact where l is 0, x NULL: ones; adds to *lost how many of
+ *                    x, finite and not 0, became inf or 0
+ * gbm_linear         y = x (1 + l); adds to lost { as that, changes of sign }
+ * score_grad         d = s v x r, the sum of r^2; v, x NULL: ones, d NULL: not wanted
+ * score_sum          sum of h + e + h^2 / 2, d = s (1 + h); d NULL: not wanted
+ */
+#define SLG_KERNELS_DIFFUSION(K)                                                               \
+    K(void, normals, (size_t n, uint64_t seed, uint64_t first, float *z))                      \
+    K(bool, positive, (size_t n, const float *x))                                              \
+    K(void, line,                                                                              \
+      (size_t n, const float *x, const float *h, const float *z, const line_arg *l, float *y)) \
+    K(void, log_of, (size_t n, const float *x, float *y))                                      \
+    K(void, log_ratio, (size_t n, const float *x, const float *x0, float *y))                  \
+    K(void, gbm_step,                                                                          \
+      (size_t n, const float *x, const float *h, const float *z, const line_arg *l, float *y,  \
+       int64_t *lost))                                                                         \
+    K(void, gbm_linear,                                                                        \
+      (size_t n, const float *x, const float *h, const float *z, const line_arg *l, float *y,  \
+       int64_t lost[2]))                                                                       \
+    K(double, score_grad,                                                                      \
+      (size_t n, const float *r, float s, const float *v, const float *x, float *d))           \
+    K(double, score_sum, (size_t n, const float *h, const float *e, float s, float *d))
+
+/*
  * Layers: see layer.h. w, b, add, dw, db, dx: NULL for ones, or zeros, or not wanted.
  *
  * act                y = f(x + b), kind: slg_activation_kind
@@ -637,6 +676,7 @@ typedef struct norm_arg {
     SLG_KERNELS_HINGE(K)                                                                       \
     SLG_KERNELS_CONVERT(K)                                                                     \
     SLG_KERNELS_UPDATE(K)                                                                      \
+    SLG_KERNELS_DIFFUSION(K)                                                                   \
     SLG_KERNELS_LAYER(K)                                                                       \
     SLG_KERNELS_TILE(K)                                                                        \
     SLG_KERNELS_CACHE(K)

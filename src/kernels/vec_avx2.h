@@ -195,6 +195,14 @@ static inline vu vu_mul(vu a, vu b, vu *high)
     *high = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xAA);
     return _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA);
 }
+static inline vu vu_mul_cross(vu a, vu b, vu *high)
+{
+    vu even = _mm256_mul_epu32(a, b);
+    vu odd = _mm256_mul_epu32(_mm256_srli_epi64(a, 32), _mm256_srli_epi64(b, 32));
+    *high = _mm256_blend_epi32(_mm256_srli_epi64(odd, 32), even, 0xAA);
+    return _mm256_blend_epi32(odd, _mm256_slli_epi64(even, 32), 0xAA);
+}
+static inline vf vu_signed(vu a) { return _mm256_cvtepi32_ps(a); }
 static inline vf vu_from(vu a, vu least, vf value)
 {
     __m256i reaches = _mm256_cmpeq_epi32(_mm256_max_epu32(a, least), a);

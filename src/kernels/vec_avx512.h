@@ -165,6 +165,14 @@ static inline vu vu_mul(vu a, vu b, vu *high)
     *high = _mm512_mask_blend_epi32(0xAAAA, _mm512_srli_epi64(even, 32), odd);
     return _mm512_mask_blend_epi32(0xAAAA, even, _mm512_slli_epi64(odd, 32));
 }
+static inline vu vu_mul_cross(vu a, vu b, vu *high)
+{
+    vu even = _mm512_mul_epu32(a, b);
+    vu odd = _mm512_mul_epu32(_mm512_srli_epi64(a, 32), _mm512_srli_epi64(b, 32));
+    *high = _mm512_mask_blend_epi32(0xAAAA, _mm512_srli_epi64(odd, 32), even);
+    return _mm512_mask_blend_epi32(0xAAAA, odd, _mm512_slli_epi64(even, 32));
+}
+static inline vf vu_signed(vu a) { return _mm512_cvtepi32_ps(a); }
 static inline vf vu_from(vu a, vu least, vf value)
 {
     return _mm512_maskz_mov_ps(_mm512_cmpge_epu32_mask(a, least), value);

@@ -174,6 +174,13 @@ static inline vu vu_mul(vu a, vu b, vu *high)
     *high = h;
     return a * b;
 }
+static inline vu vu_mul_cross(vu a, vu b, vu *high)
+{
+    vu h, low = vu_mul(a, b, &h);
+    *high = (vu){ h[1], h[0], h[3], h[2] };
+    return (vu){ low[1], low[0], low[3], low[2] };
+}
+static inline vf vu_signed(vu a) { return __builtin_convertvector((vm)a, vf); }
 static inline vf vu_from(vu a, vu least, vf value)
 {
     return (vf)((vm)(a >= least) & (vm)value);

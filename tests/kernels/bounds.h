@@ -92,6 +92,15 @@
 #define BOUND_egd 7.0           /* 5.4   5.3   4.9; times 1 + the exponent */
 #define BOUND_update_dots 50.0  /* 35    35    33; of 2^-53 */
 #define BOUND_clip 0
+#define BOUND_normals 5.0       /* 3.8   3.8   3.8 */
+#define BOUND_positive 0
+#define BOUND_line 4.0          /* 2.5   3.0   2.5; of |x| + |a h| + |b| + |c z| */
+#define BOUND_log_of 2.5        /* 1.28  1.34  1.34 */
+#define BOUND_log_ratio 3.0     /* 1.99  2.00  2.00; of 1/2 + |log| */
+#define BOUND_gbm_step 4.0      /* 2.8   2.8   2.4; times 1 + the exponent's magnitudes */
+#define BOUND_gbm_linear 4.0    /* 3.1   3.0   2.7; of |x| (1 + the line's magnitudes) */
+#define BOUND_score_grad 8.5    /* 6.8   5.8   4.3 */
+#define BOUND_score_sum 4.0     /* 2.9   1.8   1.9; of the sum of magnitudes */
 #define BOUND_act 10.0          /* 8.0   7.0   6.5; GELU_TANH: times 1 + |its argument| */
 #define BOUND_act_bwd 10.0      /* 8.0   7.6   7.4; of its two terms, as act */
 #define BOUND_act_gate 10.0     /* 7.0   7.2   6.8; as act */
