@@ -1,4 +1,5 @@
-/* Multiplicative diffusion: make_dale-langevin.py says what each name means. */
+/* Multiplicative diffusion, and the exponentiated gradient: make_dale-langevin.py says what each
+   name means. */
 #include "golden/adapter.h"
 
 static slg_gbm process_of(run *g)
@@ -111,8 +112,22 @@ static void nonnegative(run *g)
     expect(g, "loss", loss), expect(g, "grad_h", dh), expect(g, "grad_xdh", de);
 }
 
-const adapter adapt_dale_langevin[] = { { "forward", forward },
-                                        { "mdsm", mdsm },
-                                        { "sampler", sampler },
-                                        { "nonnegative", nonnegative },
-                                        { NULL, NULL } };
+static void egd(run *g)
+{
+    contiguous(g);
+    slg_tensor *w = input_output(g, "w", SLG_F32);
+    slg_optimizer *o = NULL;
+    slg_egd_opts opts;
+    slg_egd_opts_init(&opts, sizeof opts);
+    opts.lr = scalar(g, "eta"), opts.momentum = scalar_or(g, "momentum", opts.momentum);
+    opts.floor = scalar_or(g, "floor", opts.floor), opts.cap = scalar_or(g, "cap", opts.cap);
+    check(g, slg_optimizer_create(g->ctx, SLG_EGD, tensor_size(w), &opts, &o));
+    slg_status status = slg_optimizer_step(o, w, input(g, "g", SLG_F32));
+    slg_optimizer_free(o);
+    check(g, status);
+    expect(g, "w", w);
+}
+
+const adapter adapt_dale_langevin[] = { { "forward", forward }, { "mdsm", mdsm },
+                                        { "sampler", sampler }, { "nonnegative", nonnegative },
+                                        { "egd", egd },         { NULL, NULL } };
