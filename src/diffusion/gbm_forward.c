@@ -4,7 +4,7 @@
  */
 #include <math.h>
 
-#include "process.h"
+#include "gbm_process.h"
 
 enum { IN = 3, NOISE, LOGS, OUT }; /* buffers after the coefficients' */
 

@@ -3,7 +3,7 @@
  */
 #include <math.h>
 
-#include "process.h"
+#include "gbm_process.h"
 
 enum { MODEL = 3, NOISE, STATE, OUT }; /* buffers after the coefficients' */
 

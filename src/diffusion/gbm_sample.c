@@ -3,7 +3,7 @@
  */
 #include <math.h>
 
-#include "process.h"
+#include "gbm_process.h"
 
 static const slg_gbm_sample_opts defaults = { .size = sizeof(slg_gbm_sample_opts),
                                               .steps = 1000,

@@ -4,7 +4,7 @@
  */
 #include <string.h>
 
-#include "process.h"
+#include "gbm_process.h"
 
 enum { MODEL = 3, STATE, NOISE, SCALED, RESIDUAL, OUT }; /* buffers after the coefficients' */
 enum { SHORT = 16 }; /* rows shorter than this are summed one by one */

@@ -1,7 +1,7 @@
 /*
  * nonnegative_score_matching.c - the loss of h and x dh/dx that needs no noise.
  */
-#include "process.h"
+#include "gbm_process.h"
 
 enum { SHORT = 16 }; /* rows shorter than this are summed one by one */
 

@@ -1,5 +1,5 @@
-/* Multiplicative diffusion, and the exponentiated gradient: make_dale-langevin.py says what each
-   name means. */
+/* Multiplicative diffusion, and the exponentiated gradient: make_dale-langevin.py says what
+   each name means. */
 #include "golden/adapter.h"
 
 static slg_gbm process_of(run *g)

@@ -1,7 +1,7 @@
 /*
- * process.c - see process.h: options and checks.
+ * gbm_process.c - see gbm_process.h: options and checks.
  */
-#include "process.h"
+#include "gbm_process.h"
 
 #include <math.h>
 #include <stdatomic.h>

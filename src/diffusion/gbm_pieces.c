@@ -1,10 +1,10 @@
 /*
- * pieces.c - see process.h: pieces of matrices, and coefficients over them.
+ * gbm_pieces.c - see gbm_process.h: pieces of matrices, and coefficients over them.
  */
 #include <math.h>
 #include <string.h>
 
-#include "process.h"
+#include "gbm_process.h"
 
 float *piece_buffer(const motion *p, const piece *q, int which)
 {
