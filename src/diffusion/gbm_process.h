@@ -1,6 +1,6 @@
 /*
- * gbm_process.h - what the functions of diffusion.h share: parameters by column, times by row, and
- * matrices in pieces of contiguous float32. A piece is several whole rows where they are
+ * gbm_process.h - what the functions of diffusion.h share: parameters by column, times by row,
+ * and matrices in pieces of contiguous float32. A piece is several whole rows where they are
  * short, else a part of a row; element by element all pieces are alike, so kernels see long
  * vectors whatever d is.
  *
