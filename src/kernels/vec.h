@@ -26,10 +26,11 @@
  *   vu                           unsigned 32 bits: vu_set, vu_load, vu_xor, vu_and, vu_add;
  *                                vu_mul(a, b, &h): low half of the product, h the high;
  *                                vu_mul_low(a, b): the low half alone; vu_mul_cross: both
- *                                halves, lanes 2 i and 2 i + 1 exchanged; vu_high16(a): a >> 16,
- *                                vu_store_high16 stores it in 16 bits a lane; vu_from(a, least,
- *                                x): x where a >= least, else 0; vu_bits, vu_float: a float's
- *                                bits; vu_signed(a): the float nearest to a, a number with sign
+ *                                halves, lanes 2 i and 2 i + 1 exchanged; vu_high16(a): a
+ *                                >> 16, vu_store_high16 stores it in 16 bits a lane;
+ *                                vu_from(a, least, x): x where a >= least, else 0; vu_bits,
+ *                                vu_float: a float's bits; vu_signed(a): the float nearest to
+ *                                a, a number with sign
  *   vf_pack(m, a)                the lanes of a where m, in their order, vm_count(m) of them;
  *                                then anything
  *   vm                           a lane mask: vf_gt, vf_eq; vf_sel(m, a, b) is a where m
