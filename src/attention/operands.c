@@ -52,34 +52,6 @@ slg_status operands_out(slg_ctx *ctx, const operand *out, size_t count, const op
     return SLG_OK;
 }
 
-void row_doubles(const rows *m, int64_t r, double *to)
-{
-    const char *at = rows_at(m, r);
-    if (m->dtype == SLG_F32) {
-        const float *x = (const float *)at;
-        for (int64_t j = 0; j < m->cols; j++) to[j] = (double)x[j * m->col_stride];
-    } else if (m->dtype == SLG_F64) {
-        const double *x = (const double *)at;
-        for (int64_t j = 0; j < m->cols; j++) to[j] = x[j * m->col_stride];
-    } else {
-        for (int64_t j = 0; j < m->cols; j++) to[j] = rows_get(m, r, j);
-    }
-}
-
-void row_store(const rows *m, int64_t r, const double *from)
-{
-    char *at = rows_at(m, r);
-    if (m->dtype == SLG_F32) {
-        float *x = (float *)at;
-        for (int64_t j = 0; j < m->cols; j++) x[j * m->col_stride] = (float)from[j];
-    } else if (m->dtype == SLG_F64) {
-        double *x = (double *)at;
-        for (int64_t j = 0; j < m->cols; j++) x[j * m->col_stride] = from[j];
-    } else {
-        for (int64_t j = 0; j < m->cols; j++) rows_put(m, r, j, from[j]);
-    }
-}
-
 slg_status matrix_doubles(slg_ctx *ctx, const rows *m, int64_t d, double **to)
 {
     *to = arena_alloc(ctx, (size_t)d * (size_t)d, sizeof **to);

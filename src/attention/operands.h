@@ -23,10 +23,6 @@ slg_status operands_in(slg_ctx *ctx, const operand *in, size_t count);
 slg_status operands_out(slg_ctx *ctx, const operand *out, size_t count, const operand *in,
                         size_t inputs);
 
-/* Row r as doubles, or as floats of a row of any type. */
-void row_doubles(const rows *m, int64_t r, double *to);
-void row_store(const rows *m, int64_t r, const double *from);
-
 /* A matrix of the caller as doubles in scratch: the identity where it is NULL. */
 slg_status matrix_doubles(slg_ctx *ctx, const rows *m, int64_t d, double **to);
 

@@ -150,6 +150,23 @@ slg_status op_end(slg_ctx *ctx, slg_status status)
     return status;
 }
 
+void outside_begin(slg_ctx *ctx)
+{
+    op_end(ctx, SLG_OK);
+    ctx->message[0] = 0;
+}
+
+slg_status outside_end(slg_ctx *ctx, const char *op, const char *what, slg_status status)
+{
+    char kept[SLG_MESSAGE_SIZE];
+    memcpy(kept, ctx->message, sizeof kept);
+    op_begin(ctx, op);
+    if (status == SLG_OK) return SLG_OK;
+    if (!kept[0]) return slg_fail(ctx, status, "%s returned %d", what, status);
+    memcpy(ctx->message, kept, sizeof kept);
+    return status;
+}
+
 void op_detail(slg_ctx *ctx, const slg_tensor *t)
 {
     if (ctx->verbose <= 0 || !t) return;

@@ -63,6 +63,12 @@ void op_begin(slg_ctx *ctx, const char *name);
    status. */
 slg_status op_end(slg_ctx *ctx, slg_status status);
 
+/* Around a callback of the caller, which may use ctx for itself: nothing of the arena lives
+   through it. Keeps the callback's message; writes one, "<what> returned <status>", where it
+   has none. */
+void outside_begin(slg_ctx *ctx);
+slg_status outside_end(slg_ctx *ctx, const char *op, const char *what, slg_status status);
+
 /* Where verbose: says shape and type of what op works on, as "2048x50257 f32"; further calls
    of it append. NULL is ignored. */
 void op_detail(slg_ctx *ctx, const slg_tensor *t);

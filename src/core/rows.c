@@ -201,6 +201,34 @@ void rows_put(const rows *m, int64_t r, int64_t c, double value)
     put(m, address(m, r, c), value);
 }
 
+void row_doubles(const rows *m, int64_t r, double *to)
+{
+    const char *at = rows_at(m, r);
+    if (m->dtype == SLG_F32) {
+        const float *x = (const float *)at;
+        for (int64_t j = 0; j < m->cols; j++) to[j] = (double)x[j * m->col_stride];
+    } else if (m->dtype == SLG_F64) {
+        const double *x = (const double *)at;
+        for (int64_t j = 0; j < m->cols; j++) to[j] = x[j * m->col_stride];
+    } else {
+        for (int64_t j = 0; j < m->cols; j++) to[j] = rows_get(m, r, j);
+    }
+}
+
+void row_store(const rows *m, int64_t r, const double *from)
+{
+    char *at = rows_at(m, r);
+    if (m->dtype == SLG_F32) {
+        float *x = (float *)at;
+        for (int64_t j = 0; j < m->cols; j++) x[j * m->col_stride] = (float)from[j];
+    } else if (m->dtype == SLG_F64) {
+        double *x = (double *)at;
+        for (int64_t j = 0; j < m->cols; j++) x[j * m->col_stride] = from[j];
+    } else {
+        for (int64_t j = 0; j < m->cols; j++) rows_put(m, r, j, from[j]);
+    }
+}
+
 /* ---- Blocks of a row ------------------------------------------------------------------- */
 
 static bool is_half(const rows *m) { return m->dtype == SLG_BF16 || m->dtype == SLG_F16; }

@@ -101,4 +101,8 @@ double rows_get(const rows *m, int64_t r, int64_t c);
 int64_t rows_get_int(const rows *m, int64_t r, int64_t c);
 void rows_put(const rows *m, int64_t r, int64_t c, double value);
 
+/* A whole row as doubles, and back: each number rounded once to the dtype. */
+void row_doubles(const rows *m, int64_t r, double *to);
+void row_store(const rows *m, int64_t r, const double *from);
+
 #endif

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "core/checksum.h"
 #include "core/options.h"
 
 static const slg_spherical_layer_opts defaults = {
@@ -370,16 +371,6 @@ typedef struct state_header {
 
 static const char magic[8] = { 's', 'l', 'g', 's', 'p', 'h', '0', '1' };
 
-static uint64_t checksum_of(uint64_t sum, const void *bytes, size_t words)
-{
-    for (size_t i = 0; i < words; i++) {
-        uint32_t word;
-        memcpy(&word, (const char *)bytes + 4 * i, 4);
-        sum = (sum ^ word) * 0x100000001B3u;
-    }
-    return sum;
-}
-
 enum { ARRAYS = 6 };
 
 /* The arrays of the state and their bytes; the sum of those with the header. */
@@ -421,11 +412,11 @@ slg_status slg_spherical_layer_export(slg_spherical_layer *l, void *buffer, int6
                        .low = l->low,
                        .high = l->high };
     memcpy(h.magic, magic, sizeof magic);
-    h.checksum = checksum_of(0xCBF29CE484222325u, &h, offsetof(state_header, checksum) / 4);
+    h.checksum = checksum_of(CHECKSUM_START, &h, offsetof(state_header, checksum));
     char *to = (char *)buffer + sizeof h;
     for (int i = 0; i < ARRAYS; i++) {
         memcpy(to, array[i], size[i]);
-        h.checksum = checksum_of(h.checksum, array[i], size[i] / 4);
+        h.checksum = checksum_of(h.checksum, array[i], size[i]);
         to += size[i];
     }
     memcpy(buffer, &h, sizeof h);
@@ -453,9 +444,9 @@ static slg_status import(slg_spherical_layer *l, const char *buffer, int64_t byt
     if (bytes != want)
         return slg_fail(l->ctx, SLG_ERR_STATE, "state has %lld bytes, must have %lld",
                         (long long)bytes, (long long)want);
-    uint64_t sum = checksum_of(0xCBF29CE484222325u, &h, offsetof(state_header, checksum) / 4);
+    uint64_t sum = checksum_of(CHECKSUM_START, &h, offsetof(state_header, checksum));
     const char *from = buffer + sizeof h;
-    if (checksum_of(sum, from, (size_t)(want - (int64_t)sizeof h) / 4) != h.checksum)
+    if (checksum_of(sum, from, (size_t)(want - (int64_t)sizeof h)) != h.checksum)
         return slg_fail(l->ctx, SLG_ERR_STATE, "state is damaged: its checksum does not fit");
     for (int i = 0; i < ARRAYS; from += size[i++]) memcpy(array[i], from, size[i]);
     l->steps = h.steps, l->looked = h.looked, l->refreshed = h.refreshed;

@@ -90,7 +90,7 @@ static slg_status prepare(slg_solver *s, step_problem *p)
     slg_status status =
         s->objective.curvature(s->objective.user, s->x, o->which, o->form, &scale,
                                o->form == SLG_FORM_PRODUCT ? NULL : s->h);
-    SLG_TRY(outside_end(s->ctx, s->op, "curvature", status));
+    SLG_TRY(outside_end(s->ctx, s->op, "objective.curvature", status));
     s->report.curvatures++;
     p->scale = scale;
     return step_check(p);

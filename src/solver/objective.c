@@ -140,23 +140,6 @@ slg_status curvature_unsupported(slg_ctx *ctx, int32_t which, int32_t form)
                     "curvature %d in form %d is not what this objective has", which, form);
 }
 
-void outside_begin(slg_ctx *ctx)
-{
-    op_end(ctx, SLG_OK);
-    ctx->message[0] = 0;
-}
-
-slg_status outside_end(slg_ctx *ctx, const char *op, const char *what, slg_status status)
-{
-    char kept[SLG_MESSAGE_SIZE];
-    memcpy(kept, ctx->message, sizeof kept);
-    op_begin(ctx, op);
-    if (status == SLG_OK) return SLG_OK;
-    if (!kept[0]) return slg_fail(ctx, status, "objective.%s returned %d", what, status);
-    memcpy(ctx->message, kept, sizeof kept);
-    return status;
-}
-
 /* ---- At a point ------------------------------------------------------------------------- */
 
 static const char op_evaluate[] = "slg_objective_evaluate";

@@ -16,11 +16,6 @@ slg_status flat_check(slg_ctx *ctx, const char *name, const slg_tensor *t, int64
 void flat_read(const slg_tensor *t, double *to);
 void flat_write(const slg_tensor *to, const double *from); /* to NULL: nothing */
 
-/* Around a callback of the caller, which may use ctx for itself: nothing of the arena lives
-   through it. Keeps the callback's message; writes one where it has none. */
-void outside_begin(slg_ctx *ctx);
-slg_status outside_end(slg_ctx *ctx, const char *op, const char *what, slg_status status);
-
 /* ctx_alloc of count * each + more doubles; NULL where that overflows, too. */
 double *doubles_alloc(slg_ctx *ctx, int64_t count, int64_t each, int64_t more);
 

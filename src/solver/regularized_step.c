@@ -99,7 +99,7 @@ static slg_status solve_product(const step_problem *s, double lambda, double *dx
     for (int64_t k = 0; k < s->max_products && norm > s->tolerance * first; k++) {
         outside_begin(s->ctx);
         slg_status status = s->product(s->user, p, q);
-        SLG_TRY(outside_end(s->ctx, s->op, "product", status));
+        SLG_TRY(outside_end(s->ctx, s->op, "objective.product", status));
         (*products)++;
         if (!vector_finite(d, q))
             return slg_fail(s->ctx, SLG_ERR_RANGE, "curvature is not finite");

@@ -23,7 +23,7 @@ slg_status solver_try(slg_solver *s, double *value)
 {
     outside_begin(s->ctx);
     slg_status status = s->objective.value(s->objective.user, s->xt, value, s->gt);
-    SLG_TRY(outside_end(s->ctx, s->op, "value", status));
+    SLG_TRY(outside_end(s->ctx, s->op, "objective.value", status));
     s->report.values++, s->report.gradients++;
     return SLG_OK;
 }
