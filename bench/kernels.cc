@@ -420,6 +420,36 @@ void run_score_sum(const kernels &k, buffers &b)
     benchmark::DoNotOptimize(k.score_sum(b.n, b.x, b.g, 0.5f, b.y));
 }
 
+void run_least(const kernels &k, buffers &b)
+{
+    float least;
+    benchmark::DoNotOptimize(k.least(b.n, b.x, &least));
+}
+void run_barrier_gap(const kernels &k, buffers &b)
+{
+    benchmark::DoNotOptimize(k.barrier_gap(b.n, b.p, 0.0, 0.5, b.sum));
+}
+void run_barrier_sums(const kernels &k, buffers &b)
+{
+    double out[2];
+    k.barrier_sums(b.n, b.sum, 2.0, out);
+    benchmark::DoNotOptimize(out);
+}
+void run_barrier_emit(const kernels &k, buffers &b)
+{
+    k.barrier_emit(b.n, b.sum, 2.0, 1.0, b.y);
+}
+void run_barrier_dots(const kernels &k, buffers &b)
+{
+    double out[2];
+    k.barrier_dots(b.n, b.p, b.g, out);
+    benchmark::DoNotOptimize(out);
+}
+void run_barrier_grad(const kernels &k, buffers &b)
+{
+    k.barrier_grad(b.n, b.p, b.g, -0.5, 1e-4, b.y);
+}
+
 /* Tiles: n floats as rows of 64, or of as many as there are, from 16 up. */
 size_t lanes(const buffers &b) { return b.n < 64 ? 16 : 64; }
 size_t tile_rows(const buffers &b) { return b.n / lanes(b); }

@@ -176,8 +176,8 @@ typedef struct tile_product {
 
 /* State of a softmax over keys, a lane a query. All start at 0, but ref and top at -inf. */
 typedef struct tile_lanes {
-    float *ref;    /* what exponents are relative to: near the maximum so far; -inf: none yet */
-    float *sum;    /* of exp(a - ref); and what its rounding lost */
+    float *ref; /* what exponents are relative to: near the maximum so far; -inf: none yet */
+    float *sum; /* of exp(a - ref); and what its rounding lost */
     float *lost;
     float *factor; /* out: what earlier sums are to be multiplied by */
     float *top;    /* max |a| over a > -inf, NaN left out; NULL: not wanted */
@@ -577,6 +577,27 @@ typedef struct norm_arg {
     K(double, score_sum, (size_t n, const float *h, const float *e, float s, float *d))
 
 /*
+ * The log-barrier's distribution, in double: see online/log_barrier.h. The same bits on every
+ * ISA.
+ *
+ * least              *least = the smallest of x, +inf for n = 0; false, *least undefined, with
+ *                    a NaN or -inf
+ * barrier_gap        gap = rate (x - least), +inf where x is; returns their sum
+ * barrier_sums       { sum p, sum p^2 }, p = 1 / (gap + nu), nu > 0
+ * barrier_emit       y = scale / (gap + nu), rounded once
+ * barrier_dots       { sum p^2 dp, sum p^2 }; nothing is added where p is 0
+ * barrier_grad       dx = factor p^2 (dp - mean), rounded once; 0 where p is
+ */
+#define SLG_KERNELS_BARRIER(K)                                                                 \
+    K(bool, least, (size_t n, const float *x, float *least))                                   \
+    K(double, barrier_gap, (size_t n, const float *x, double least, double rate, double *gap)) \
+    K(void, barrier_sums, (size_t n, const double *gap, double nu, double out[2]))             \
+    K(void, barrier_emit, (size_t n, const double *gap, double nu, double scale, float *y))    \
+    K(void, barrier_dots, (size_t n, const float *p, const float *dp, double out[2]))          \
+    K(void, barrier_grad,                                                                      \
+      (size_t n, const float *p, const float *dp, double factor, double mean, float *dx))
+
+/*
  * Layers: see layer.h. w, b, add, dw, db, dx: NULL for ones, or zeros, or not wanted.
  *
  * act                y = f(x + b), kind: slg_activation_kind
@@ -635,8 +656,7 @@ typedef struct norm_arg {
       (size_t m, size_t n, const float *x, ptrdiff_t ldx, float a, float *y, ptrdiff_t ldy))   \
     K(void, tile_band,                                                                         \
       (size_t m, size_t n, float *s, size_t ld, int64_t first, int64_t low, int64_t high))     \
-    K(void, tile_alibi,                                                                        \
-      (size_t m, size_t n, float *s, size_t ld, int64_t first, float slope))                   \
+    K(void, tile_alibi, (size_t m, size_t n, float *s, size_t ld, int64_t first, float slope)) \
     K(bool, tile_softmax, (size_t m, size_t n, float *s, size_t ld, const tile_lanes *state))  \
     K(void, tile_finish, (size_t n, const tile_lanes *state, float *inverse, float *lse))      \
     K(void, tile_scale, (size_t m, size_t n, const float *x, float *y, size_t ld))             \
@@ -677,6 +697,7 @@ typedef struct norm_arg {
     SLG_KERNELS_CONVERT(K)                                                                     \
     SLG_KERNELS_UPDATE(K)                                                                      \
     SLG_KERNELS_DIFFUSION(K)                                                                   \
+    SLG_KERNELS_BARRIER(K)                                                                     \
     SLG_KERNELS_LAYER(K)                                                                       \
     SLG_KERNELS_TILE(K)                                                                        \
     SLG_KERNELS_CACHE(K)

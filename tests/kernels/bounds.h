@@ -101,6 +101,12 @@
 #define BOUND_gbm_linear 4.0    /* 3.1   3.0   2.7; of |x| (1 + the line's magnitudes) */
 #define BOUND_score_grad 8.5    /* 6.8   5.8   4.3 */
 #define BOUND_score_sum 4.0     /* 2.9   1.8   1.9; of the sum of magnitudes */
+#define BOUND_least 0
+#define BOUND_barrier_gap 1e-4  /* in double, as the sums */
+#define BOUND_barrier_sums 1e-4
+#define BOUND_barrier_emit 1.0  /* rounded once */
+#define BOUND_barrier_dots 1e-4 /* of the magnitudes that are added up */
+#define BOUND_barrier_grad 1.0
 #define BOUND_act 10.0          /* 8.0   7.0   6.5; GELU_TANH: times 1 + |its argument| */
 #define BOUND_act_bwd 10.0      /* 8.0   7.6   7.4; of its two terms, as act */
 #define BOUND_act_gate 10.0     /* 7.0   7.2   6.8; as act */
