@@ -15,8 +15,9 @@
  * State and sums are in double, so results have the same bits on every ISA and for any number
  * of threads. There is no randomness.
  *
- * Paper: "Optimistic Online Mirror Descent for Bridging Stochastic and Adversarial Online
- * Convex Optimization" (2023).
+ * Papers: "Optimistic Online Mirror Descent for Bridging Stochastic and Adversarial Online
+ * Convex Optimization" (2023); of SLG_FTRL "Refined Regret for Adversarial MDPs with Linear
+ * Function Approximation" (2023).
  */
 #ifndef SOFTLOGIT_ONLINE_H
 #define SOFTLOGIT_ONLINE_H
@@ -31,9 +32,11 @@ typedef struct slg_learner slg_learner;
 
 /* Kinds of learners, each with its options struct. */
 enum slg_learner_kind {
-    SLG_OMD = 1,         /* slg_omd_opts: optimistic mirror descent */
-    SLG_HEDGE = 2,       /* slg_hedge_opts: optimistic Hedge over experts */
-    SLG_OMD_ENSEMBLE = 3 /* slg_omd_ensemble_opts: descents of many steps, combined by Hedge */
+    SLG_OMD = 1,          /* slg_omd_opts: optimistic mirror descent */
+    SLG_HEDGE = 2,        /* slg_hedge_opts: optimistic Hedge over experts */
+    SLG_OMD_ENSEMBLE = 3, /* slg_omd_ensemble_opts: descents of many steps, combined by
+                             Hedge */
+    SLG_FTRL = 4          /* slg_ftrl_opts: follow the regularised leader over actions */
 };
 
 /* The set X that is played in. */
@@ -146,6 +149,32 @@ typedef struct slg_omd_ensemble_opts {
 
 SLG_API void slg_omd_ensemble_opts_init(slg_omd_ensemble_opts *opts, size_t size);
 
+/* What FTRL adds to the losses, so that it plays distributions. */
+enum slg_ftrl_rule {
+    SLG_FTRL_LOG_BARRIER = 0, /* sum log(1 / p[i]) */
+    SLG_FTRL_ENTROPY = 1      /* sum p[i] log p[i]: Hedge */
+};
+
+/*
+ * Follow the regularised leader over d actions, with losses l_t and hints M_t of them:
+ *
+ *     p_t = argmin over the simplex of eta_t <l_1 + ... + l_{t-1} + M_t, p> + R(p)
+ *
+ * With the log barrier p_t[i] = 1 / (eta_t (sum - its least) + nu): see slg_ftrl_policy of
+ * mdp.h. Its regret is at most d log T / eta + eta sum_t sum_i p_t[i] l_t[i]^2, up to lower
+ * orders, whatever the losses' signs; Hedge's needs eta l >= -1. SLG_HEDGE has a rate of its
+ * own. A loss of +inf takes its action out for good, as in Hedge.
+ */
+typedef struct slg_ftrl_opts {
+    uint32_t size;      /* sizeof(slg_ftrl_opts), set by slg_ftrl_opts_init */
+    int32_t rule;       /* slg_ftrl_rule; default SLG_FTRL_LOG_BARRIER */
+    int32_t hint;       /* slg_hint; default SLG_HINT_ZERO */
+    int32_t decreasing; /* default 0: eta_t = eta; 1: eta / sqrt(t) */
+    double eta;         /* > 0; default 0.1 */
+} slg_ftrl_opts;
+
+SLG_API void slg_ftrl_opts_init(slg_ftrl_opts *opts, size_t size);
+
 /*
  * Makes a learner.
  *
@@ -183,8 +212,8 @@ SLG_API slg_status slg_learner_decide(slg_learner *l, const slg_tensor *hint, sl
  *   hint  [d]  in  as it was given to decide; NULL: see slg_hint
  *   g     [d]  in  f32, bf16, f16: the gradient of the round's loss at x_t; Hedge: the losses
  *
- * Errors: as of decide; SLG_ERR_RANGE for a gradient or loss that is not finite (Hedge: NaN,
- * -inf, or +inf for all experts that are left). The learner is untouched then.
+ * Errors: as of decide; SLG_ERR_RANGE for a gradient or loss that is not finite (Hedge and
+ * FTRL: NaN, -inf, or +inf for all experts that are left). The learner is untouched then.
  */
 SLG_API slg_status slg_learner_observe(slg_learner *l, const slg_tensor *hint,
                                        const slg_tensor *g);
@@ -215,9 +244,9 @@ enum slg_learner_part {
     SLG_LEARNER_CENTER = 1,     /* [d] xhat_t of SLG_OMD; a distribution where entropic */
     SLG_LEARNER_LOG_CENTER = 2, /* [d] log xhat_t, where entropic */
     SLG_LEARNER_INVERSE = 3,    /* [d, d] H_t^-1, where exp-concave */
-    SLG_LEARNER_TOTALS = 4,     /* [d], or [N]: sums of losses of Hedge, of an ensemble */
+    SLG_LEARNER_TOTALS = 4,     /* [d], or [N]: sums of losses of Hedge, FTRL, an ensemble */
     SLG_LEARNER_STEPS = 5,      /* [N] constant steps of an ensemble */
-    SLG_LEARNER_WEIGHTS = 6     /* [d], or [N]: p_t of Hedge, of an ensemble, with no hint given
+    SLG_LEARNER_WEIGHTS = 6     /* [d], or [N]: p_t of Hedge, FTRL, an ensemble, no hint given
                                    by the caller */
 };
 

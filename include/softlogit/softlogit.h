@@ -13,6 +13,7 @@
 #include "softlogit/layer.h"
 #include "softlogit/linear_attention.h"
 #include "softlogit/loss.h"
+#include "softlogit/mdp.h"
 #include "softlogit/moe.h"
 #include "softlogit/online.h"
 #include "softlogit/optimizer.h"

@@ -108,6 +108,15 @@
     S(slg_mdsm_opts) \
     S(slg_gbm_reverse_opts) \
     S(slg_gbm_sample_opts) \
+    S(slg_ftrl_opts) \
+    S(slg_ftrl_policy_opts) \
+    S(slg_inverse_covariance_opts) \
+    S(slg_linear_q_opts) \
+    S(slg_linear_q_out) \
+    S(slg_dilated_bonus_opts) \
+    S(slg_mdp_policy_opts) \
+    S(slg_mdp_episode) \
+    S(slg_mdp_world) \
     S(slg_omd_ensemble_opts) \
     S(slg_learner_info_t) \
     S(slg_optimistic_opts) \

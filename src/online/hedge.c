@@ -42,6 +42,22 @@ double hedge_surprise(int64_t n, const double *total, const double *m, const dou
     return most * most;
 }
 
+slg_status accept_losses(const slg_learner *l, const double *total, const char *name, double *v)
+{
+    const bool loss = strcmp(name, "g") == 0;
+    bool left = false;
+    for (int64_t i = 0; i < l->d; i++) {
+        if (isinf(total[i])) v[i] = 0;
+        const bool out = loss && isinf(v[i]) && v[i] > 0;
+        if (!isfinite(v[i]) && !out)
+            return slg_fail(l->ctx, SLG_ERR_RANGE, "%s[%lld] is %g, must be finite%s", name,
+                            (long long)i, v[i], loss ? " or +inf" : "");
+        left = left || (!out && !isinf(total[i]));
+    }
+    if (left) return SLG_OK;
+    return slg_fail(l->ctx, SLG_ERR_RANGE, "%s is +inf for every expert that is left", name);
+}
+
 /* State: last losses [d], sums of losses [d], V. */
 static double *totals(const slg_learner *l) { return l->state + l->d; }
 static double *variation(const slg_learner *l) { return l->state + 2 * l->d; }
@@ -60,21 +76,9 @@ static slg_status open(slg_learner *l, const void *opts)
 
 static void start(slg_learner *l) { (void)l; }
 
-/* What is given for an expert that is out becomes 0. */
 static slg_status accept(const slg_learner *l, const char *name, double *v)
 {
-    const bool loss = strcmp(name, "g") == 0;
-    bool left = false;
-    for (int64_t i = 0; i < l->d; i++) {
-        if (isinf(totals(l)[i])) v[i] = 0;
-        const bool out = loss && isinf(v[i]) && v[i] > 0;
-        if (!isfinite(v[i]) && !out)
-            return slg_fail(l->ctx, SLG_ERR_RANGE, "%s[%lld] is %g, must be finite%s", name,
-                            (long long)i, v[i], loss ? " or +inf" : "");
-        left = left || (!out && !isinf(totals(l)[i]));
-    }
-    if (left) return SLG_OK;
-    return slg_fail(l->ctx, SLG_ERR_RANGE, "%s is +inf for every expert that is left", name);
+    return accept_losses(l, totals(l), name, v);
 }
 
 static slg_status decide(const slg_learner *l, const double *m, double *x)

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "core/checksum.h"
 #include "core/options.h"
 #include "core/tensor.h"
 
@@ -16,7 +17,7 @@ enum { DT_VECTOR = DT_F32 | DT_BF16 | DT_F16 };
 static const learner_kind *kind_of(int32_t kind)
 {
     static const learner_kind *const kinds[] = { &learner_omd, &learner_hedge,
-                                                 &learner_ensemble };
+                                                 &learner_ensemble, &learner_ftrl };
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (kinds[i]->kind == kind) return kinds[i];
     return NULL;
@@ -235,21 +236,9 @@ typedef struct state_header {
 
 static const char magic[8] = { 's', 'l', 'g', 'l', 'r', 'n', '0', '1' };
 
-/* FNV-1a over 32-bit words: enough to tell a damaged file. */
-static uint64_t checksum_of(uint64_t sum, const char *bytes, size_t size)
-{
-    for (size_t i = 0; i < size; i += 4) {
-        uint32_t word;
-        memcpy(&word, bytes + i, 4);
-        sum = (sum ^ word) * 0x100000001B3u;
-    }
-    return sum;
-}
-
 static uint64_t checksum(const state_header *h, const char *state)
 {
-    const uint64_t sum =
-        checksum_of(0xCBF29CE484222325u, (const char *)h, offsetof(state_header, checksum));
+    const uint64_t sum = checksum_of(CHECKSUM_START, h, offsetof(state_header, checksum));
     return checksum_of(sum, state, (size_t)h->count * sizeof(double));
 }
 

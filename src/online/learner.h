@@ -18,6 +18,7 @@
 typedef union learner_opts {
     slg_omd_opts omd;
     slg_hedge_opts hedge;
+    slg_ftrl_opts ftrl;
     slg_omd_ensemble_opts ensemble;
 } learner_opts;
 
@@ -52,7 +53,7 @@ struct learner_kind {
     slg_status (*read)(const slg_learner *l, int32_t part, double *out);
 };
 
-extern const learner_kind learner_omd, learner_hedge, learner_ensemble;
+extern const learner_kind learner_omd, learner_hedge, learner_ensemble, learner_ftrl;
 
 /* The hint where the caller gives none. */
 const double *learner_hint(const slg_learner *l);
@@ -64,7 +65,7 @@ slg_status finite_vector(const slg_learner *l, const char *name, double *v);
 slg_status option_positive(slg_ctx *ctx, const char *name, double value);
 slg_status option_not_negative(slg_ctx *ctx, const char *name, double value);
 
-/* ---- hedge.c: also the ensemble's ------------------------------------------------------- */
+/* ---- hedge.c: also the ensemble's and FTRL's -------------------------------------------- */
 
 /* eps_t, 0 for one expert. */
 double hedge_rate(int64_t n, double bound, double variation);
@@ -74,5 +75,9 @@ void hedge_weights(int64_t n, double eps, const double *total, const double *m, 
 
 /* max |l - m|^2 over experts that are left. */
 double hedge_surprise(int64_t n, const double *total, const double *m, const double *l);
+
+/* A vector of losses, or of hints: what is given for an expert that is out becomes 0. */
+slg_status accept_losses(const slg_learner *l, const double *total, const char *name,
+                         double *v);
 
 #endif

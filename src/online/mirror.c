@@ -216,13 +216,15 @@ void metric_step(const domain *s, int64_t n, const double *inverse, const double
 }
 
 /* Sherman-Morrison. */
-void metric_add(int64_t n, double c, const double *g, double *inverse, double *scratch)
+bool metric_add(int64_t n, double c, const double *g, double *inverse, double *scratch)
 {
     double along = 0;
     multiply(n, inverse, g, scratch);
     for (int64_t i = 0; i < n; i++) along += g[i] * scratch[i];
-    if (!(along > 0)) return; /* 0; or H is so large along g that its inverse has no digits */
+    if (!(along > 0)) return true; /* 0; or H is so large along g that H^-1 has no digits */
+    if (!(1 + c * along > 1e-14)) return false;
     const double scale = c / (1 + c * along);
     for (int64_t i = 0; i < n; i++)
         for (int64_t j = 0; j < n; j++) inverse[i * n + j] -= scale * (scratch[i] * scratch[j]);
+    return true;
 }

@@ -38,8 +38,9 @@ void metric_step(const domain *s, int64_t n, const double *inverse, const double
                  const double *g, double *to, double *scratch);
 size_t metric_scratch(const domain *s, int64_t n);
 
-/* H += c g g', on the inverse, which stays symmetric to the bit. scratch: n. */
-void metric_add(int64_t n, double c, const double *g, double *inverse, double *scratch);
+/* H += c g g', on the inverse, which stays symmetric to the bit. scratch: n. False, and nothing
+   changed, where c < 0 leaves H not positive definite. */
+bool metric_add(int64_t n, double c, const double *g, double *inverse, double *scratch);
 
 /* Nearest point of the simplex, in place. heap: n doubles. */
 void project_simplex(int64_t n, double *u, double *heap);

@@ -77,4 +77,22 @@ static inline double dot(int64_t n, const double *x, const double *y)
     return sum;
 }
 
+/* An allocator that fails after `left` more blocks. */
+static int64_t left, live_blocks;
+
+static inline void *limited_alloc(void *user, size_t alignment, size_t size)
+{
+    (void)user;
+    if (left-- <= 0) return NULL;
+    live_blocks++;
+    return aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+}
+
+static inline void counted_free(void *user, void *p)
+{
+    (void)user;
+    live_blocks -= p != NULL;
+    free(p);
+}
+
 #endif

@@ -1,15 +1,17 @@
 /* The handle of online learners: state as bytes, types and strides, errors, memory. */
 #include "online_test.h"
 
-enum { D = 6, VARIANTS = 6 };
+enum { D = 6, VARIANTS = 7 };
 
 static slg_omd_opts omd[4];
 static slg_hedge_opts hedge;
 static slg_omd_ensemble_opts ensemble;
+static slg_ftrl_opts ftrl;
 
 static int32_t kind_at(int variant)
 {
-    return variant < 4 ? SLG_OMD : variant == 4 ? SLG_HEDGE : SLG_OMD_ENSEMBLE;
+    static const int32_t others[] = { SLG_HEDGE, SLG_OMD_ENSEMBLE, SLG_FTRL };
+    return variant < 4 ? SLG_OMD : others[variant - 4];
 }
 
 /* Each kind and mode. */
@@ -20,10 +22,10 @@ static slg_learner *make(slg_ctx *ctx, int variant)
     slg_hedge_opts_init(&hedge, sizeof hedge);
     slg_omd_ensemble_opts_init(&ensemble, sizeof ensemble);
     ensemble.movement = 0.5;
+    slg_ftrl_opts_init(&ftrl, sizeof ftrl);
+    const void *const others[] = { &hedge, &ensemble, &ftrl };
     return learner(ctx, kind_at(variant), D,
-                   variant < 4    ? (void *)&omd[variant]
-                   : variant == 4 ? (void *)&hedge
-                                  : &ensemble);
+                   variant < 4 ? (const void *)&omd[variant] : others[variant - 4]);
 }
 
 /* Halfway into a learner of another context and ISA: the same bits. And from a reset. */
@@ -191,6 +193,7 @@ static void test_options(void **state)
         if (i < 3) OMD("alpha", o.alpha = bad[i]);
         if (i < 3) OMD("beta", o.beta = bad[i]);
         REFUSED(SLG_HEDGE, slg_hedge_opts, SLG_ERR_RANGE, "bound", o.bound = bad[i]);
+        REFUSED(SLG_FTRL, slg_ftrl_opts, SLG_ERR_RANGE, "eta", o.eta = bad[i]);
         if (i < 5) ENSEMBLE("diameter", o.diameter = bad[i]);
         ENSEMBLE("grad_bound", o.grad_bound = bad[i]);
         ENSEMBLE("cap", o.cap = bad[i]);
@@ -212,6 +215,9 @@ static void test_options(void **state)
     ENSEMBLE("diameter must be given", o.domain = SLG_DOMAIN_FREE);
     ENSEMBLE("hint", o.hint = -1);
     REFUSED(SLG_HEDGE, slg_hedge_opts, SLG_ERR_RANGE, "hint", o.hint = 3);
+    REFUSED(SLG_FTRL, slg_ftrl_opts, SLG_ERR_RANGE, "rule", o.rule = 2);
+    REFUSED(SLG_FTRL, slg_ftrl_opts, SLG_ERR_RANGE, "hint", o.hint = -1);
+    REFUSED(SLG_FTRL, slg_ftrl_opts, SLG_ERR_RANGE, "decreasing", o.decreasing = 2);
     REFUSED(SLG_OMD, slg_omd_opts, SLG_ERR_OPTIONS, "opts", o.size = 3);
     REFUSED(0, slg_omd_opts, SLG_ERR_RANGE, "kind is 0", (void)0);
     REFUSED(9, slg_omd_opts, SLG_ERR_RANGE, "kind is 9", (void)0);
@@ -222,7 +228,7 @@ static void test_options(void **state)
                      SLG_ERR_RANGE, "slg_learner_create: ", "d is ");
     assert_int_equal(slg_learner_create(NULL, SLG_OMD, 4, NULL, &l), SLG_ERR_NULL);
     assert_int_equal(slg_learner_create(ctx, SLG_OMD, 4, NULL, NULL), SLG_ERR_NULL);
-    for (int32_t kind = SLG_OMD; kind <= SLG_OMD_ENSEMBLE; kind++)
+    for (int32_t kind = SLG_OMD; kind <= SLG_FTRL; kind++)
         slg_learner_free(learner(ctx, kind, 4, NULL)); /* the defaults do */
     slg_ctx_free(ctx);
 }
@@ -250,7 +256,7 @@ static void test_calls(void **state)
         for (int i = 0; i < 3; i++) {
             const float bad[] = { NAN, -INFINITY, INFINITY };
             const float good = g[3];
-            if (variant != 4 || i < 2) {
+            if ((variant != 4 && variant != 6) || i < 2) {
                 g[3] = bad[i];
                 CALL(SLG_ERR_RANGE, "g[3]", slg_learner_observe(l, NULL, &gt), (void)0);
             }
@@ -302,23 +308,6 @@ static void test_calls(void **state)
 }
 
 /* Each allocation fails once; none is lost. A second round allocates nothing. */
-static int64_t left, live_blocks;
-
-static void *limited_alloc(void *user, size_t alignment, size_t size)
-{
-    (void)user;
-    if (left-- <= 0) return NULL;
-    live_blocks++;
-    return aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
-}
-
-static void counted_free(void *user, void *p)
-{
-    (void)user;
-    live_blocks -= p != NULL;
-    free(p);
-}
-
 static void test_memory(void **state)
 {
     (void)state;
@@ -328,7 +317,7 @@ static void test_memory(void **state)
     opts.alloc = limited_alloc, opts.free = counted_free, opts.num_threads = 1;
     left = 1000;
     assert_int_equal(slg_ctx_create(&opts, &ctx), SLG_OK);
-    for (int32_t kind = SLG_OMD; kind <= SLG_OMD_ENSEMBLE; kind++) {
+    for (int32_t kind = SLG_OMD; kind <= SLG_FTRL; kind++) {
         slg_learner *l;
         const int64_t blocks = live_blocks;
         for (int64_t allowed = 0; allowed < 2; allowed++) {
