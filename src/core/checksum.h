@@ -11,12 +11,12 @@
 
 #define CHECKSUM_START 0xCBF29CE484222325u
 
-/* Goes on from `sum` over size bytes, a multiple of 4. */
+/* Goes on from `sum` over size bytes, the last word filled up with zeros. */
 static inline uint64_t checksum_of(uint64_t sum, const void *bytes, size_t size)
 {
     for (size_t i = 0; i < size; i += 4) {
-        uint32_t word;
-        memcpy(&word, (const char *)bytes + i, 4);
+        uint32_t word = 0;
+        memcpy(&word, (const char *)bytes + i, size - i < 4 ? size - i : 4);
         sum = (sum ^ word) * 0x100000001B3u;
     }
     return sum;

@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "core/checksum.h"
 #include "handle.h"
 
 /* In front of the arrays. Little-endian, as is everything that this library runs on. */
@@ -18,20 +19,9 @@ typedef struct state_header {
 
 static const char magic[8] = { 's', 'l', 'g', 'o', 'p', 't', '0', '2' };
 
-/* FNV-1a over 32-bit words, the last filled up with zeros: enough to tell a damaged file. */
-static uint64_t checksum_of(uint64_t sum, const char *bytes, size_t n)
-{
-    for (size_t i = 0; i < n; i += 4) {
-        uint32_t word = 0;
-        memcpy(&word, bytes + i, n - i < 4 ? n - i : 4);
-        sum = (sum ^ word) * 0x100000001B3u;
-    }
-    return sum;
-}
-
 static uint64_t checksum_start(const state_header *h)
 {
-    return checksum_of(0xCBF29CE484222325u, (const char *)h, offsetof(state_header, checksum));
+    return checksum_of(CHECKSUM_START, h, offsetof(state_header, checksum));
 }
 
 static int64_t state_bytes(const slg_optimizer *o)
