@@ -36,7 +36,7 @@ namespace
 struct buffers {
     size_t n;
     float *x, *p, *g, *y, *z, *w;
-    double *sum;
+    double *sum, *wide;
     uint16_t *half;
     exp_arg arg;
     exp_out out;
@@ -46,13 +46,14 @@ struct buffers {
     {
         for (float **f : { &x, &p, &g, &y, &z, &w }) *f = static_cast<float *>(memory(4 * n));
         half = static_cast<uint16_t *>(memory(2 * n));
-        sum = static_cast<double *>(memory(8 * n));
+        for (double **f : { &sum, &wide }) *f = static_cast<double *>(memory(8 * n));
         uint32_t s = 1;
         for (size_t i = 0; i < n; i++) {
             float twelve = 0;
             for (int k = 0; k < 12; k++) twelve += uniform(&s);
             x[i] = 3.0f * (twelve - 6.0f);
             p[i] = uniform(&s);
+            wide[i] = static_cast<double>(p[i]);
             g[i] = 1e-3f * (uniform(&s) - 0.5f);
             w[i] = 0.01f;
             half[i] = static_cast<uint16_t>(0x3C00 + (i & 0xFF));
@@ -65,6 +66,7 @@ struct buffers {
         for (float *f : { x, p, g, y, z, w }) std::free(f);
         std::free(half);
         std::free(sum);
+        std::free(wide);
     }
 
     static float uniform(uint32_t *s)
@@ -563,6 +565,50 @@ void run_cache_values_f16(const kernels &k, buffers &b)
 {
     run_values(k.cache_values_f16, b.half, b);
 }
+
+/* Rows of 64, or one row that is shorter, and up to 10 vectors. */
+row_products rows_of(const buffers &b, bool back, const void *x, const void *w, void *out)
+{
+    row_products t = {};
+    t.dim = b.n < 64 ? b.n : 64, t.rows = b.n / t.dim, t.k = t.rows < 10 ? t.rows : 10;
+    t.x = x, t.w = w, t.out = out;
+    t.ldx = static_cast<ptrdiff_t>(t.dim);
+    t.ldw = static_cast<ptrdiff_t>(back ? t.rows : t.dim);
+    t.ldo = static_cast<ptrdiff_t>(back ? t.dim : t.rows);
+    return t;
+}
+void run_row_dots_f32(const kernels &k, buffers &b)
+{
+    const row_products t = rows_of(b, false, b.x, b.p, b.y);
+    k.row_dots_f32(&t);
+}
+void run_row_dots_wide(const kernels &k, buffers &b)
+{
+    const row_products t = rows_of(b, false, b.x, b.wide, b.sum);
+    k.row_dots_wide(&t);
+}
+void run_row_dots_f64(const kernels &k, buffers &b)
+{
+    const row_products t = rows_of(b, false, b.wide, b.wide, b.sum);
+    k.row_dots_f64(&t);
+}
+void run_row_sums_f32(const kernels &k, buffers &b)
+{
+    const row_products t = rows_of(b, true, b.x, b.p, b.sum);
+    k.row_sums_f32(&t);
+}
+void run_row_sums_wide(const kernels &k, buffers &b)
+{
+    const row_products t = rows_of(b, true, b.x, b.wide, b.sum);
+    k.row_sums_wide(&t);
+}
+void run_row_sums_f64(const kernels &k, buffers &b)
+{
+    const row_products t = rows_of(b, true, b.wide, b.wide, b.sum);
+    k.row_sums_f64(&t);
+}
+void run_exp_f64(const kernels &k, buffers &b) { k.exp_f64(b.n, b.wide, b.sum); }
+void run_log1p_f64(const kernels &k, buffers &b) { k.log1p_f64(b.n, b.wide, b.sum); }
 
 /* ---- Registration ----------------------------------------------------------------------- */
 

@@ -174,6 +174,18 @@ typedef struct tile_product {
                         a NaN or an infinity */
 } tile_product;
 
+/* Rows of x [rows, dim] and k vectors, ld: from one row to the next. No overlap. */
+typedef struct row_products {
+    size_t rows, k, dim;
+    const void *x;
+    ptrdiff_t ldx;
+    const void *w; /* row_dots: [k, dim]; row_sums: [k, rows] */
+    ptrdiff_t ldw;
+    void *out; /* row_dots: [k, rows]; row_sums: [k, dim] */
+    ptrdiff_t ldo;
+    ptrdiff_t ahead; /* x + ahead is fetched on the way, where not 0 */
+} row_products;
+
 /* State of a softmax over keys, a lane a query. All start at 0, but ref and top at -inf. */
 typedef struct tile_lanes {
     float *ref; /* what exponents are relative to: near the maximum so far; -inf: none yet */
@@ -684,6 +696,25 @@ typedef struct norm_arg {
     K(void, cache_values_bf16, (const cache_values *a))                                        \
     K(void, cache_values_f16, (const cache_values *a))
 
+/*
+ * Objectives: rows of data, and doubles. Suffix f32: x, w float32; wide: x float32, w
+ * double; f64: both double. NaN and infinities as in sums of products.
+ *
+ * row_dots           out = w x', of the type of w: see row_products
+ * row_sums           out = out + w x, out double; w x is summed in the type of w
+ * exp_f64            y = exp(x); 0 below -708.4, inf above 709.4 or a little less
+ * log1p_f64          y = log(1 + x), 0 <= x <= 2^1000
+ */
+#define SLG_KERNELS_ROWS(K)                                                                    \
+    K(void, row_dots_f32, (const row_products *t))                                             \
+    K(void, row_dots_wide, (const row_products *t))                                            \
+    K(void, row_dots_f64, (const row_products *t))                                             \
+    K(void, row_sums_f32, (const row_products *t))                                             \
+    K(void, row_sums_wide, (const row_products *t))                                            \
+    K(void, row_sums_f64, (const row_products *t))                                             \
+    K(void, exp_f64, (size_t n, const double *x, double *y))                                   \
+    K(void, log1p_f64, (size_t n, const double *x, double *y))
+
 /* All of them. The build looks for the tests of the families that stand here. */
 #define SLG_KERNELS(K)                                                                         \
     SLG_KERNELS_EXP(K)                                                                         \
@@ -700,7 +731,8 @@ typedef struct norm_arg {
     SLG_KERNELS_BARRIER(K)                                                                     \
     SLG_KERNELS_LAYER(K)                                                                       \
     SLG_KERNELS_TILE(K)                                                                        \
-    SLG_KERNELS_CACHE(K)
+    SLG_KERNELS_CACHE(K)                                                                       \
+    SLG_KERNELS_ROWS(K)
 
 typedef struct kernel_table {
 #define K(result, name, args) result(*name) args;

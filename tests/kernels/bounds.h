@@ -135,4 +135,14 @@
 #define BOUND_cache_values_bf16 8.0
 #define BOUND_cache_values_f16 8.0
 
+/* Rows: in double but for f32; of sums of magnitudes. */
+#define BOUND_row_dots_f32 30.0
+#define BOUND_row_dots_wide 1e-7
+#define BOUND_row_dots_f64 1e-7
+#define BOUND_row_sums_f32 6.5 /* 5.0   4.1   4.1 */
+#define BOUND_row_sums_wide 1e-7
+#define BOUND_row_sums_f64 1e-7
+#define BOUND_exp_f64 1e-8
+#define BOUND_log1p_f64 1e-8
+
 #endif

@@ -9,7 +9,7 @@
 
 #include "kernel_test.h"
 
-enum { F4 = sizeof(float), F2 = sizeof(uint16_t) };
+enum { F8 = sizeof(double), F4 = sizeof(float), F2 = sizeof(uint16_t) };
 
 /* Added to the scale where terms below 2^-126 are flushed and the sum need not be: 1 u
    of it. */

@@ -144,7 +144,16 @@ static const float special_values[][2] = {
 
 /* ---- The driver -------------------------------------------------------------------------- */
 
-static float pristine[MAX_IN][MAX_N]; /* inputs as they were */
+/* Inputs as they were: room for doubles. */
+static _Alignas(8) float pristine[MAX_IN][2 * MAX_N];
+
+static void put(const spec *s, int i, size_t j, double v)
+{
+    if (s->in[i] == sizeof v)
+        memcpy(&pristine[i][2 * j], &v, sizeof v);
+    else
+        pristine[i][j] = (float)v;
+}
 
 static void new_inputs(const spec *s, size_t n, int variant)
 {
@@ -154,6 +163,8 @@ static void new_inputs(const spec *s, size_t n, int variant)
         if (s->in[i] == sizeof(float))
             for (size_t j = 0; j < n; j++) /* n = 2048: all the same, which is hard on sums */
                 pristine[i][j] = n == 2048 && j > 0 ? pristine[i][0] : (float)(3 * normal());
+        else if (s->in[i] == sizeof(double))
+            for (size_t j = 0; j < n; j++) put(s, i, j, 3 * normal());
         else if (s->in[i])
             for (size_t j = 0; j < n; j++)
                 ((uint16_t *)(void *)pristine[i])[j] = (uint16_t)(uniform() * 65536);
@@ -212,7 +223,7 @@ static void guarded(const spec *s, const kernel_table *k, size_t n, int variant,
     }
 }
 
-static _Alignas(64) float area[MAX_IN + MAX_OUT][MAX_N + 64];
+static _Alignas(64) double area[MAX_IN + MAX_OUT][MAX_N + 64];
 
 /* In ordinary memory; array number a starts a_offset(a) elements off a cache line, and what
    lies around the outputs must stay. alias >= 0: output `which` is that input. */
@@ -220,7 +231,7 @@ static void placed(const spec *s, const kernel_table *k, size_t n, int variant, 
                    int which, int alias, worst_t *w, const char *what, int a, int b)
 {
     call c = { .n = n, .variant = variant };
-    const size_t used = (n + 48) * sizeof(float);
+    const size_t used = (n + 48) * sizeof(double);
     for (int i = 0; i < MAX_IN + MAX_OUT; i++) memset(area[i], 0x6E, used);
     for (int i = 0; i < MAX_IN; i++) {
         if (!s->in[i]) continue;
@@ -259,7 +270,7 @@ static void inject(const spec *s, const kernel_table *k, int variant, worst_t *w
                 for (size_t p = 0; p < COUNT(at); p++) {
                     if (at[p] >= n) continue;
                     new_inputs(s, n, variant);
-                    pristine[i][at[p]] = special_values[v / 2][v % 2];
+                    put(s, i, at[p], (double)special_values[v / 2][v % 2]);
                     placed(s, k, n, variant, (int)p, 0, -1, w, "special value %d at %d", (int)v,
                            (int)at[p]);
                 }
@@ -267,7 +278,8 @@ static void inject(const spec *s, const kernel_table *k, int variant, worst_t *w
                 for (size_t but = 0; but < 2; but++) {
                     new_inputs(s, n, variant);
                     for (size_t j = 0; j < n; j++)
-                        if (!but || j != n / 2) pristine[i][j] = special_values[v / 2][v % 2];
+                        if (!but || j != n / 2)
+                            put(s, i, j, (double)special_values[v / 2][v % 2]);
                     placed(s, k, n, variant, 0, 0, -1, w, "special value %d all but %d", (int)v,
                            (int)but);
                 }
