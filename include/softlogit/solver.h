@@ -1,7 +1,7 @@
 /*
  * solver.h - objectives and what minimises them. An objective is a struct of callbacks: value
  * and gradient, and where asked curvature. A solver sees that struct alone; built-in objectives
- * fill it in. Everything here computes in double.
+ * fill it in. Everything here computes in double, but for SLG_PRECISION_SINGLE.
  */
 #ifndef SOFTLOGIT_SOLVER_H
 #define SOFTLOGIT_SOLVER_H
@@ -54,6 +54,8 @@ typedef struct slg_objective {
     slg_status (*product)(void *user, const double *x, int32_t which, const double *v,
                           double *hv);
     void (*free)(void *user);
+    double noise; /* rounding of values, relative, in [0, 1): a solver that sees no more
+                     decrease than that looks at gradients alone; 0: that of double, 1e-14 */
 } slg_objective;
 
 SLG_API void slg_objective_init(slg_objective *objective, size_t size);
@@ -68,20 +70,31 @@ SLG_API void slg_objective_free(slg_objective *objective);
  *     f = mu logsumexp(z),  grad = A'p
  *     SLG_HESSIAN = (A' diag(p) A - grad grad') / mu,  SLG_GAUSS_NEWTON = A' diag(p) A / mu
  *
- *   a   in   [m, d]  f32, f64, bf16, f16; m, d >= 1. Copied, as double
+ *   a   in   [m, d]  f32, f64, bf16, f16; m, d >= 1. Copied: f64 as that, the others as f32
  *   b   in   [m]     as a; NULL: zeros
  *   mu  in   > 0
  *   o   out  its dim is d
  *
  * Forms: dense, diagonal, product. The Hessian is that of rows less grad, so equal rows make
- * it 0. Cost: two products with A a value and gradient, and two a product; O(m d^2) for the
- * dense one. Memory 8 m d bytes, workspace O(m), and O(m d) for the dense one.
+ * it 0. Cost: a value and gradient, and a product, read A once, for 4 m d operations; O(m d^2)
+ * for the dense one. Memory 4 m d or 8 m d bytes, as A is kept, and up to two cache lines a
+ * row; workspace up to 32 gradients, and O(m) for products. The same bits for any number of
+ * threads.
  *
  * Errors: SLG_ERR_NULL, SLG_ERR_SHAPE (m or d = 0 too), SLG_ERR_DTYPE, SLG_ERR_RANGE (mu),
  * SLG_ERR_OPTIONS (o->size), SLG_ERR_MEMORY; *o is untouched then. Since 0.1.
  */
 SLG_API slg_status slg_logsumexp_objective(slg_ctx *ctx, const slg_tensor *a,
                                            const slg_tensor *b, double mu, slg_objective *o);
+
+/* In what the products with the data are computed, which is nearly all of an evaluation. */
+enum slg_precision {
+    SLG_PRECISION_DOUBLE = 0,
+    /* float32, added up in double over blocks of rows; data are kept as float32. Two thirds of
+       the time. Gradients are exact to some 1e-7 of the mean size of their terms, values to
+       2^-24. */
+    SLG_PRECISION_SINGLE = 1
+};
 
 /* Options of slg_logistic_objective and slg_multinomial_objective. */
 typedef struct slg_logistic_opts {
@@ -90,6 +103,8 @@ typedef struct slg_logistic_opts {
                             each class), which the ridge leaves out */
     double ridge;        /* >= 0; default 0: adds ridge / 2 |x|^2 */
     int64_t dense_limit; /* most numbers of x for which a dense matrix is made; default 4096 */
+    int32_t precision;   /* slg_precision; default SLG_PRECISION_DOUBLE */
+    int32_t reserved;    /* 0 */
 } slg_logistic_opts;
 
 SLG_API void slg_logistic_opts_init(slg_logistic_opts *opts, size_t size);
@@ -101,7 +116,7 @@ SLG_API void slg_logistic_opts_init(slg_logistic_opts *opts, size_t size);
  *     SLG_HESSIAN = SLG_GAUSS_NEWTON = mean q (1 - q) a a' + ridge I
  *     SLG_FISHER = mean q^2 a a' + ridge I
  *
- *   a     in   [n, d]  f32, f64, bf16, f16; n, d >= 1. Copied, as double
+ *   a     in   [n, d]  f32, f64, bf16, f16; n, d >= 1. Copied: f64 as that, the others as f32
  *   y     in   [n]     i32, i64, f32, f64: -1 or 1
  *   opts  in   NULL: the defaults
  *   o     out  its dim is d, or d + 1 with an intercept
@@ -123,15 +138,18 @@ SLG_API slg_status slg_logistic_objective(slg_ctx *ctx, const slg_tensor *a,
  *     SLG_HESSIAN = SLG_GAUSS_NEWTON = mean (diag(p_i) - p_i p_i') kron x_i x_i' + ridge I
  *     SLG_FISHER = mean (r_i r_i') kron x_i x_i' + ridge I
  *
- *   x        in   [n, d]  f32, f64, bf16, f16; n, d >= 1. Copied, as double
+ *   x        in   [n, d]  f32, f64, bf16, f16; n, d >= 1. Copied: f64 as that, the others as
+ *                         f32
  *   labels   in   [n]     i32, i64: from 0 below classes
  *   classes  in   >= 1
  *   opts     in   NULL: the defaults
  *   o        out  its dim is classes * d, or classes * (d + 1) with an intercept
  *
- * Forms: dense (up to opts->dense_limit), diagonal, product: two products with X, no matrix.
- * One class: f = 0 but for the ridge. Memory 8 n d bytes, and 16 n classes for products and
- * matrices; workspace a block of rows. The same bits for any number of threads.
+ * Forms: dense (up to opts->dense_limit), diagonal, product: no matrix. One class: f = 0 but
+ * for the ridge. A value and gradient, and a product, read X once, for 4 n d classes
+ * operations. Memory 4 n d or 8 n d bytes, as X is kept, and up to two cache lines a row; 16 n
+ * classes for products and matrices; workspace up to 32 gradients, no more than n d numbers.
+ * The same bits for any number of threads.
  *
  * Errors: as slg_logsumexp_objective; SLG_ERR_RANGE for a label, classes or an option. Since
  * 0.1.
@@ -176,7 +194,7 @@ SLG_API slg_status slg_power_objective(slg_ctx *ctx, const slg_residuals *u, dou
  * slg_softmax_regression's value of x, with its hessian (SLG_HESSIAN, which may be indefinite)
  * and gauss_newton (SLG_GAUSS_NEWTON). Forms: dense, diagonal, product.
  *
- *   a, b, w  in   as there; w may be NULL. Copied, as double
+ *   a, b, w  in   as there, bf16 and f16 too; w may be NULL. Copied, as double
  *   o        out  its dim is d; d >= 1
  *
  * Errors: as slg_logsumexp_objective. Since 0.1.
@@ -310,8 +328,9 @@ SLG_API void slg_normalized_newton_opts_init(slg_normalized_newton_opts *opts, s
  *     f(x + a d) <= f(x) + c1 a d'g,   |d'g+| <= c2 |d'g|
  *
  * by cubic interpolation in a bracket. Where values differ by their rounding alone (1e-14 of
- * |f|) the first gives way to d'g+ <= (2 c1 - 1) d'g (Hager and Zhang's approximate one), so
- * gradients fall to what double holds. Pairs without positive curvature are left out.
+ * |f|, or objective->noise) slopes alone decide, and the first gives way to d'g+ <= (2 c1 - 1)
+ * d'g (Hager and Zhang's approximate one), so gradients fall to what double holds. Pairs
+ * without positive curvature are left out.
  *
  * Paper: Liu and Nocedal, "On the limited memory BFGS method for large scale optimization"
  * (1989).

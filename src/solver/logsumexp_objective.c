@@ -1,124 +1,159 @@
 /*
  * logsumexp_objective.c - see softlogit/solver.h. The Hessian is a covariance of rows under p,
  * so it is the weighted Gauss-Newton matrix of rows less their mean, which is the gradient.
+ *
+ * Rows are read once: a task keeps the largest z that it has seen, the sum of exp(z - largest)
+ * over the others, and its part of the gradient relative to that largest one.
  */
 #include <math.h>
 
-#include "core/blas.h"
 #include "core/options.h"
 #include "objective.h"
 
 typedef struct logsumexp {
-    slg_ctx *ctx;
-    int64_t n, d;
-    double mu, *a, *b, *p, *mean; /* [n, d], [n], [n], [d] */
+    built_in is;
+    row_data a;
+    double mu, *b, *p, *mean; /* [n], [n]: curvature's, [d] */
     row_curvature c;
+    double *z; /* [n]: where forward leaves z; NULL: nowhere */
 } logsumexp;
 
 static void release(void *user)
 {
     logsumexp *m = user;
-    slg_ctx *ctx = m->ctx;
-    ctx_free(ctx, m->a), ctx_free(ctx, m->b), ctx_free(ctx, m);
+    ctx_free(m->is.ctx, m->a.x), ctx_free(m->is.ctx, m->b);
 }
 
-/* p, A'p where grad is not NULL, and f. */
-static slg_status forward(logsumexp *m, const double *x, double *value, double *grad)
+/* sums: the largest z, and the sum of exp(z - largest) over all, less 1 for itself: so the
+   logarithm loses no digits where that one is nearly all. */
+enum { TOP, REST };
+
+static void scaled_rows(const row_pass *p, row_block *b)
 {
-    double top = -INFINITY, rest = 0;
-    int64_t at = 0;
-    SLG_TRY(blas_dgemv(m->ctx, false, m->n, m->d, m->a, m->d, x, false, m->p));
-    for (int64_t i = 0; i < m->n; i++) {
-        m->p[i] = (m->p[i] - m->b[i]) / m->mu;
-        if (!(m->p[i] <= top)) top = m->p[i], at = i; /* NaN too, which stays */
-        if (isnan(top)) break;
+    const logsumexp *m = p->user;
+    double *z = b->z, top = b->fresh ? -INFINITY : b->sums[TOP], rest;
+    const double before = top;
+    int64_t at = -1;
+    for (int64_t i = 0; i < b->count; i++) {
+        z[i] = (z[i] - m->b[b->first + i]) / m->mu;
+        if (m->z) m->z[b->first + i] = z[i];
+        if (!(z[i] <= top) && !isnan(top)) top = z[i], at = i; /* NaN too, which stays */
     }
-    *value = NAN;
-    if (isnan(top) || isinf(top)) {
-        for (int64_t j = 0; j < m->d && grad; j++) grad[j] = NAN;
-        for (int64_t i = 0; i < m->n; i++) m->p[i] = NAN;
-        return SLG_OK;
-    }
-    for (int64_t i = 0; i < m->n; i++) {
-        m->p[i] = exp(m->p[i] - top);
-        if (i != at) rest += m->p[i];
-    }
-    for (int64_t i = 0; i < m->n; i++) m->p[i] /= 1 + rest;
-    *value = m->mu * (top + log1p(rest));
-    return grad ? blas_dgemv(m->ctx, true, m->n, m->d, m->a, m->d, m->p, false, grad) : SLG_OK;
+    for (int64_t i = 0; i < b->count; i++) z[i] = top == -INFINITY ? top : z[i] - top;
+    p->ctx->k.exp_f64((size_t)b->count, z, z);
+    const double factor = at < 0 ? 1 : exp(before - top);
+    rest = b->fresh ? at < 0 ? -1 : 0 : at < 0 ? b->sums[REST] : (1 + b->sums[REST]) * factor;
+    for (int64_t i = 0; i < b->count; i++)
+        if (i != at) rest += z[i];
+    for (int64_t j = 0; b->part && factor != 1 && j < b->part_ld; j++) b->part[j] *= factor;
+    b->sums[TOP] = top, b->sums[REST] = rest;
 }
 
-static slg_status value(void *user, const double *x, double *f, double *grad)
+/* p and A'p where grad is not NULL, and f; z too where m->z is set. *top, *rest: of all rows.
+   */
+static slg_status evaluate(logsumexp *m, const double *x, double *grad, double *top,
+                           double *rest)
+{
+    row_pass p = { .ctx = m->is.ctx,
+                   .data = &m->a,
+                   .k = 1,
+                   .w = x,
+                   .back = grad != NULL,
+                   .fn = scaled_rows,
+                   .user = m };
+    SLG_TRY(row_pass_run(&p));
+    double *weight = arena_alloc(p.ctx, (size_t)p.tasks, sizeof *weight);
+    if (!weight) return SLG_ERR_MEMORY;
+    *top = p.sums[TOP];
+    for (int64_t t = 1; t < p.tasks; t++) {
+        const double v = p.sums[t * PASS_SUMS + TOP];
+        if (!(v <= *top) && !isnan(*top)) *top = v;
+    }
+    bool first = true;
+    *rest = 0;
+    for (int64_t t = 0; t < p.tasks; t++) {
+        const double *sums = p.sums + t * PASS_SUMS;
+        weight[t] = exp(sums[TOP] - *top);
+        if (first && sums[TOP] == *top)
+            *rest += sums[REST], first = false;
+        else
+            *rest += weight[t] * (1 + sums[REST]);
+    }
+    const bool bad = isnan(*top) || isinf(*top);
+    if (bad) *rest = NAN;
+    if (grad) row_pass_gather(&p, bad ? NAN : 1 / (1 + *rest), weight, grad);
+    return SLG_OK;
+}
+
+static slg_status forward(void *user, const double *x, double *value, double *grad)
 {
     logsumexp *m = user;
-    op_begin(m->ctx, "slg_logsumexp_objective");
-    return op_end(m->ctx, forward(m, x, f, grad));
+    double top, rest;
+    SLG_TRY(evaluate(m, x, grad, &top, &rest));
+    *value = m->mu * (top + log1p(rest));
+    return SLG_OK;
 }
 
-static slg_status curve(logsumexp *m, const double *x, int32_t which, int32_t form, double *h)
+static slg_status curve(void *user, const double *x, int32_t which, int32_t form, double *scale,
+                        double *h)
 {
-    double f;
+    logsumexp *m = user;
+    double top, rest;
+    (void)scale;
     if ((which != SLG_HESSIAN && which != SLG_GAUSS_NEWTON) || form == SLG_FORM_RANK_ONE)
-        return curvature_unsupported(m->ctx, which, form);
-    SLG_TRY(forward(m, x, &f, m->mean));
-    for (int64_t i = 0; i < m->n; i++) m->p[i] /= m->mu;
-    m->c = (row_curvature){ .ctx = m->ctx, .n = m->n, .d = m->d, .a = m->a, .w = m->p };
+        return curvature_unsupported(m->is.ctx, which, form);
+    m->z = m->p;
+    slg_status status = evaluate(m, x, m->mean, &top, &rest);
+    m->z = NULL;
+    SLG_TRY(status);
+    for (int64_t i = 0; i < m->a.n; i++) m->p[i] -= top;
+    m->is.ctx->k.exp_f64((size_t)m->a.n, m->p, m->p);
+    for (int64_t i = 0; i < m->a.n; i++) m->p[i] /= (1 + rest) * m->mu;
+    m->c = (row_curvature){ .ctx = m->is.ctx, .a = &m->a, .w = m->p };
     m->c.mean = which == SLG_HESSIAN ? m->mean : NULL;
     return row_curvature_form(&m->c, form, h);
 }
 
-static slg_status curvature(void *user, const double *x, int32_t which, int32_t form,
-                            double *scale, double *h)
+static slg_status multiply(void *user, const double *x, int32_t which, const double *v,
+                           double *hv)
 {
-    logsumexp *m = user;
-    (void)scale;
-    op_begin(m->ctx, "slg_logsumexp_objective");
-    return op_end(m->ctx, curve(m, x, which, form, h));
-}
-
-static slg_status product(void *user, const double *x, int32_t which, const double *v,
-                          double *hv)
-{
-    logsumexp *m = user;
+    const logsumexp *m = user;
     (void)x, (void)which;
-    op_begin(m->ctx, "slg_logsumexp_objective");
-    return op_end(m->ctx, row_curvature_product(&m->c, v, hv));
+    return row_curvature_product(&m->c, v, hv);
 }
 
-static slg_status open(logsumexp *m, const slg_tensor *a, const slg_tensor *b, double mu)
+typedef struct arguments {
+    const slg_tensor *a, *b;
+    double mu;
+} arguments;
+
+static slg_status open(void *user, const void *given)
 {
-    SLG_TRY(matrix_copy(m->ctx, "a", a, false, &m->a, &m->n, &m->d));
-    if (b) SLG_TRY(tensor_in(m->ctx, "b", b, DT_ROW | DT_F64, 1, 1));
-    if (b) SLG_TRY(tensor_shape_is(m->ctx, "b", b, 1, &m->n));
-    if (!(mu > 0) || !isfinite(mu))
-        return slg_fail(m->ctx, SLG_ERR_RANGE, "mu is %g, must be above 0", mu);
-    m->mu = mu;
-    m->b = ctx_alloc(m->ctx, (size_t)(2 * m->n + m->d) * sizeof(double));
+    logsumexp *m = user;
+    const arguments *g = given;
+    slg_ctx *ctx = m->is.ctx;
+    SLG_TRY(row_data_copy(ctx, "a", g->a, false, -1, &m->a));
+    const int64_t n = m->a.n;
+    if (g->b) SLG_TRY(tensor_in(ctx, "b", g->b, DT_ROW | DT_F64, 1, 1));
+    if (g->b) SLG_TRY(tensor_shape_is(ctx, "b", g->b, 1, &n));
+    if (!(g->mu > 0) || !isfinite(g->mu))
+        return slg_fail(ctx, SLG_ERR_RANGE, "mu is %g, must be above 0", g->mu);
+    m->mu = g->mu;
+    m->b = ctx_alloc(ctx, (size_t)(2 * n + m->a.d) * sizeof(double));
     if (!m->b) return SLG_ERR_MEMORY;
-    m->p = m->b + m->n, m->mean = m->p + m->n;
-    for (int64_t i = 0; i < m->n; i++) m->b[i] = 0;
-    if (b) flat_read(b, m->b);
+    m->p = m->b + n, m->mean = m->p + n;
+    for (int64_t i = 0; i < n; i++) m->b[i] = 0;
+    if (g->b) flat_read(g->b, m->b);
+    m->is.dim = m->a.d;
     return SLG_OK;
 }
+
+static const objective_kind kind = {
+    "slg_logsumexp_objective", sizeof(logsumexp), false, open, release, forward, curve, multiply
+};
 
 slg_status slg_logsumexp_objective(slg_ctx *ctx, const slg_tensor *a, const slg_tensor *b,
                                    double mu, slg_objective *o)
 {
-    if (!ctx) return SLG_ERR_NULL;
-    op_begin(ctx, "slg_logsumexp_objective");
-    slg_status status = objective_check(ctx, o);
-    logsumexp *m = status ? NULL : ctx_alloc(ctx, sizeof *m);
-    if (!m) return op_end(ctx, status ? status : SLG_ERR_MEMORY);
-    *m = (logsumexp){ .ctx = ctx };
-    status = open(m, a, b, mu);
-    if (status)
-        release(m);
-    else
-        objective_write(o, &(slg_objective){ .dim = m->d,
-                                             .user = m,
-                                             .value = value,
-                                             .curvature = curvature,
-                                             .product = product,
-                                             .free = release });
-    return op_end(ctx, status);
+    return objective_make(ctx, &kind, &(arguments){ a, b, mu }, o);
 }

@@ -14,6 +14,10 @@ static const slg_objective_out no_out = { .size = sizeof no_out };
 static const slg_logistic_opts logistic_defaults = { .size = sizeof logistic_defaults,
                                                      .dense_limit = 4096 };
 
+/* Of values whose products are in float32: a few of its roundings, of which a mean over rows
+   keeps what they have in common. */
+static const double single_noise = 0x1p-24;
+
 void slg_objective_init(slg_objective *objective, size_t size)
 {
     options_init(objective, size, &no_objective, sizeof no_objective);
@@ -76,50 +80,40 @@ double *doubles_alloc(slg_ctx *ctx, int64_t count, int64_t each, int64_t more)
     return NULL;
 }
 
-slg_status matrix_copy(slg_ctx *ctx, const char *name, const slg_tensor *t, bool ones,
-                       double **to, int64_t *n, int64_t *d)
-{
-    SLG_TRY(tensor_in(ctx, name, t, DT_ROW | DT_F64, 2, 2));
-    if (t->shape[0] < 1 || t->shape[1] < 1 || t->shape[1] >= INT32_MAX ||
-        t->shape[0] > INT32_MAX)
-        return slg_fail(ctx, SLG_ERR_SHAPE, "%s is %lld x %lld, must have from 1 to 2^31 - 2",
-                        name, (long long)t->shape[0], (long long)t->shape[1]);
-    op_detail(ctx, t);
-    *n = t->shape[0], *d = t->shape[1] + ones;
-    *to = doubles_alloc(ctx, *n, *d, 0);
-    if (!*to) return SLG_ERR_MEMORY;
-    const rows m = rows_of(t);
-    for (int64_t i = 0; i < *n; i++) {
-        for (int64_t j = 0; j < m.cols; j++) (*to)[i * *d + j] = rows_get(&m, i, j);
-        if (ones) (*to)[i * *d + *d - 1] = 1;
-    }
-    return SLG_OK;
-}
-
 /* ---- Checks ----------------------------------------------------------------------------- */
 
-slg_status logistic_options(slg_ctx *ctx, const slg_logistic_opts *given,
-                            slg_logistic_opts *opts)
+slg_status logistic_open(built_in *is, const slg_logistic_opts *given, const char *name,
+                         const slg_tensor *t, slg_logistic_opts *opts, row_data *data)
 {
+    slg_ctx *ctx = is->ctx;
     *opts = logistic_defaults;
     SLG_TRY(options_read(ctx, "opts", given, opts, sizeof *opts));
     SLG_TRY(option_choice(ctx, "opts.intercept", opts->intercept, 0, 1));
+    SLG_TRY(option_choice(ctx, "opts.precision", opts->precision, SLG_PRECISION_DOUBLE,
+                          SLG_PRECISION_SINGLE));
+    SLG_TRY(option_reserved(ctx, "opts.reserved", opts->reserved));
     if (opts->dense_limit < 0)
         return slg_fail(ctx, SLG_ERR_RANGE, "opts.dense_limit is %lld, must be at least 0",
                         (long long)opts->dense_limit);
-    return option_least(ctx, "opts.ridge", opts->ridge, 0);
+    SLG_TRY(option_least(ctx, "opts.ridge", opts->ridge, 0));
+    const bool single = opts->precision == SLG_PRECISION_SINGLE;
+    if (single) is->noise = single_noise;
+    return row_data_copy(ctx, name, t, opts->intercept != 0, single ? SLG_F32 : -1, data);
 }
 
-slg_status objective_check(slg_ctx *ctx, const slg_objective *o)
+double ridge_value(const slg_logistic_opts *o, int64_t width, int64_t count, const double *x)
 {
-    size_t size;
-    if (!o) return slg_fail(ctx, SLG_ERR_NULL, "o is NULL");
-    return options_size(ctx, "o", o, &size);
+    double square = 0;
+    for (int64_t i = 0; i < count * width; i++)
+        if (has_ridge(i, width, o->intercept)) square += x[i] * x[i];
+    return 0.5 * o->ridge * square;
 }
 
-void objective_write(slg_objective *given, const slg_objective *o)
+void ridge_add(const slg_logistic_opts *o, int64_t width, int64_t count, const double *x,
+               double *grad)
 {
-    options_write(given, o, sizeof *o);
+    for (int64_t i = 0; i < count * width && o->ridge != 0; i++)
+        if (has_ridge(i, width, o->intercept)) grad[i] += o->ridge * x[i];
 }
 
 slg_status objective_read(slg_ctx *ctx, const slg_objective *given, slg_objective *o)
@@ -129,6 +123,9 @@ slg_status objective_read(slg_ctx *ctx, const slg_objective *given, slg_objectiv
     SLG_TRY(options_read(ctx, "objective", given, o, sizeof *o));
     SLG_TRY(option_reserved(ctx, "objective.reserved", o->reserved));
     if (!o->value) return slg_fail(ctx, SLG_ERR_NULL, "objective.value is NULL");
+    if (!(o->noise >= 0 && o->noise < 1))
+        return slg_fail(ctx, SLG_ERR_RANGE, "objective.noise is %g, must be in [0, 1)",
+                        o->noise);
     if (o->dim >= 1 && o->dim <= INT32_MAX) return SLG_OK;
     return slg_fail(ctx, SLG_ERR_RANGE, "objective.dim is %lld, must be from 1 to %d",
                     (long long)o->dim, INT32_MAX);

@@ -10,69 +10,94 @@
 
 enum { BLOCK = 1 << 17 }; /* doubles of scaled rows: 1 MiB */
 
-static slg_status dense(const row_curvature *c, double *h)
+/* Adds the rows from `first` on, which are at `a`, to h. scaled: scratch. */
+static slg_status dense_rows(const row_curvature *c, int64_t first, int64_t count,
+                             const double *a, double *scaled, double *h)
 {
-    const int64_t d = c->d, block = d < BLOCK ? BLOCK / d : 1;
-    double *scaled =
-        arena_alloc(c->ctx, (size_t)(block < c->n ? block : c->n), (size_t)d * sizeof *scaled);
-    if (!scaled) return SLG_ERR_MEMORY;
-    memset(h, 0, (size_t)(d * d) * sizeof *h);
-    for (int64_t first = 0; first < c->n; first += block) {
-        int64_t count = c->n - first < block ? c->n - first : block, used = 0;
-        for (int64_t i = first; i < first + count; i++) {
-            if (c->w[i] == 0) continue;
-            const double root = sqrt(c->w[i]), *a = c->a + i * d;
-            double *to = scaled + used++ * d;
-            for (int64_t j = 0; j < d; j++) to[j] = root * (c->mean ? a[j] - c->mean[j] : a[j]);
-        }
-        SLG_TRY(blas_dsyrk(c->ctx, d, used, 1, scaled, h));
+    const int64_t d = c->a->d;
+    int64_t used = 0;
+    for (int64_t i = first; i < first + count; i++, a += c->a->ld) {
+        if (c->w[i] == 0) continue;
+        const double root = sqrt(c->w[i]);
+        double *to = scaled + used++ * d;
+        for (int64_t j = 0; j < d; j++) to[j] = root * (c->mean ? a[j] - c->mean[j] : a[j]);
     }
-    if (c->extra)
-        for (int64_t i = 0; i < d; i++)
-            for (int64_t j = 0; j < d; j++)
-                h[i * d + j] += c->extra_scale * (c->extra[i] * c->extra[j]);
-    for (int64_t j = 0; j < d; j++)
-        if (has_ridge(j, d, c->intercept)) h[j * d + j] += c->ridge;
-    return SLG_OK;
+    return blas_dsyrk(c->ctx, d, used, 1, scaled, h);
 }
 
-static void diagonal(const row_curvature *c, double *h)
+static void diagonal_rows(const row_curvature *c, int64_t first, int64_t count, const double *a,
+                          double *h)
 {
-    const int64_t d = c->d;
-    for (int64_t j = 0; j < d; j++) h[j] = 0;
-    for (int64_t i = 0; i < c->n; i++) {
-        const double w = c->w[i], *a = c->a + i * d;
-        if (w == 0) continue;
-        for (int64_t j = 0; j < d; j++) {
+    for (int64_t i = first; i < first + count; i++, a += c->a->ld) {
+        if (c->w[i] == 0) continue;
+        for (int64_t j = 0; j < c->a->d; j++) {
             const double v = c->mean ? a[j] - c->mean[j] : a[j];
-            h[j] += w * v * v;
+            h[j] += c->w[i] * v * v;
         }
-    }
-    for (int64_t j = 0; j < d; j++) {
-        if (c->extra) h[j] += c->extra_scale * c->extra[j] * c->extra[j];
-        if (has_ridge(j, d, c->intercept)) h[j] += c->ridge;
     }
 }
 
 slg_status row_curvature_form(const row_curvature *c, int32_t form, double *h)
 {
-    if (form == SLG_FORM_DENSE) return dense(c, h);
-    if (form == SLG_FORM_DIAGONAL) diagonal(c, h);
+    const int64_t n = c->a->n, d = c->a->d, ld = c->a->ld;
+    const bool dense = form == SLG_FORM_DENSE;
+    if (!dense && form != SLG_FORM_DIAGONAL) return SLG_OK;
+    int64_t block = ld < BLOCK ? BLOCK / ld : 1;
+    if (block > n) block = n;
+    double *wide = arena_alloc(c->ctx, (size_t)block, (size_t)ld * sizeof *wide);
+    double *scaled = arena_alloc(c->ctx, (size_t)block, (size_t)d * sizeof *scaled);
+    if (!wide || !scaled) return SLG_ERR_MEMORY;
+    memset(h, 0, (size_t)(dense ? d * d : d) * sizeof *h);
+    for (int64_t first = 0; first < n; first += block) {
+        const int64_t count = n - first < block ? n - first : block;
+        const double *a = row_data_doubles(c->a, first, count, wide);
+        if (dense)
+            SLG_TRY(dense_rows(c, first, count, a, scaled, h));
+        else
+            diagonal_rows(c, first, count, a, h);
+    }
+    for (int64_t i = 0; c->extra && i < d; i++) {
+        if (!dense) h[i] += c->extra_scale * (c->extra[i] * c->extra[i]);
+        for (int64_t j = 0; dense && j < d; j++)
+            h[i * d + j] += c->extra_scale * (c->extra[i] * c->extra[j]);
+    }
+    for (int64_t j = 0; j < d; j++)
+        if (has_ridge(j, d, c->intercept)) h[dense ? j * d + j : j] += c->ridge;
     return SLG_OK;
+}
+
+typedef struct product {
+    const row_curvature *c;
+    double shift; /* mean'v */
+} product;
+
+static void product_rows(const row_pass *p, row_block *b)
+{
+    const product *t = p->user;
+    const double *w = t->c->w + b->first;
+    for (int64_t i = 0; i < b->count; i++) {
+        b->z[i] = w[i] == 0 ? 0 : w[i] * (b->z[i] - t->shift);
+        b->sums[0] += b->z[i];
+    }
 }
 
 slg_status row_curvature_product(const row_curvature *c, const double *v, double *hv)
 {
-    const int64_t d = c->d;
-    double *t = arena_alloc(c->ctx, (size_t)c->n, sizeof *t), shift = 0, sum = 0, dot = 0;
-    if (!t) return SLG_ERR_MEMORY;
-    SLG_TRY(blas_dgemv(c->ctx, false, c->n, d, c->a, d, v, false, t));
-    for (int64_t j = 0; j < d && c->mean; j++) shift += c->mean[j] * v[j];
-    for (int64_t i = 0; i < c->n; i++) {
-        t[i] = c->w[i] == 0 ? 0 : c->w[i] * (t[i] - shift);
-        sum += t[i];
-    }
-    SLG_TRY(blas_dgemv(c->ctx, true, c->n, d, c->a, d, t, false, hv));
+    const int64_t d = c->a->d;
+    product t = { .c = c };
+    row_pass p = { .ctx = c->ctx,
+                   .data = c->a,
+                   .k = 1,
+                   .w = v,
+                   .single = c->single,
+                   .back = true,
+                   .fn = product_rows,
+                   .user = &t };
+    double dot = 0;
+    for (int64_t j = 0; j < d && c->mean; j++) t.shift += c->mean[j] * v[j];
+    SLG_TRY(row_pass_run(&p));
+    row_pass_gather(&p, 1, NULL, hv);
+    const double sum = row_pass_sum(&p, 0);
     for (int64_t j = 0; j < d && c->extra; j++) dot += c->extra[j] * v[j];
     for (int64_t j = 0; j < d; j++) {
         if (c->mean) hv[j] -= sum * c->mean[j];

@@ -8,6 +8,13 @@
 
 enum { N = 40, D = 5, CLASSES = 3, MOST = 64 };
 
+#define NEAR(got, want, tolerance)                                                             \
+    do {                                                                                       \
+        const double got_ = (got), want_ = (want);                                             \
+        if (!(fabs(got_ - want_) <= (tolerance)))                                              \
+            fail_msg("line %d: %.17g, wanted %.17g", __LINE__, got_, want_);                   \
+    } while (0)
+
 typedef struct dataset {
     double a[N * D], b[N], x[MOST];
     int32_t y[N], label[N];

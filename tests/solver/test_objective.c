@@ -23,13 +23,6 @@ static void ask(slg_ctx *ctx, const slg_objective *o, const double *x, const dou
     a->value = out.value;
 }
 
-#define NEAR(got, want, tolerance)                                                             \
-    do {                                                                                       \
-        const double got_ = (got), want_ = (want);                                             \
-        if (!(fabs(got_ - want_) <= (tolerance)))                                              \
-            fail_msg("line %d: %.17g, wanted %.17g", __LINE__, got_, want_);                   \
-    } while (0)
-
 /* Gradient, and the matrix where it is the Hessian, against differences; the forms agree. */
 static void check_derivatives(slg_ctx *ctx, const dataset *p, int kind, int32_t which,
                               bool hessian)
@@ -313,6 +306,10 @@ static void test_errors(void **state)
     REFUSED(slg_logistic_objective(ctx, &p->ta, &p->ty, &opts, &o), SLG_ERR_RANGE);
     opts.ridge = 0, opts.intercept = 2;
     REFUSED(slg_logistic_objective(ctx, &p->ta, &p->ty, &opts, &o), SLG_ERR_RANGE);
+    opts.intercept = 0, opts.precision = 2;
+    REFUSED(slg_logistic_objective(ctx, &p->ta, &p->ty, &opts, &o), SLG_ERR_RANGE);
+    opts.precision = 0, opts.reserved = 1;
+    REFUSED(slg_logistic_objective(ctx, &p->ta, &p->ty, &opts, &o), SLG_ERR_OPTIONS);
     p->label[7] = CLASSES;
     REFUSED(slg_multinomial_objective(ctx, &p->ta, &p->tlabel, CLASSES, NULL, &o),
             SLG_ERR_RANGE);
@@ -341,6 +338,8 @@ static void test_errors(void **state)
     assert_int_equal(slg_objective_evaluate(ctx, &o, &tg, NULL, NULL), SLG_ERR_NULL);
     tx.shape[0] = D - 1;
     assert_int_equal(slg_objective_evaluate(ctx, &o, &tx, NULL, &out), SLG_ERR_SHAPE);
+    o.noise = 1;
+    assert_int_equal(slg_objective_evaluate(ctx, &o, &tx, NULL, &out), SLG_ERR_RANGE);
     assert_true(h[0] == 7);
     slg_objective_free(&o), slg_objective_free(NULL), slg_ctx_free(ctx), free(p);
     (void)state;
