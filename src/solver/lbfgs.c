@@ -86,11 +86,16 @@ typedef struct point {
 } point;
 
 /* Where the cubic through both ends has its minimum, kept off the ends; where there is none,
-   or an end is not finite, near `lo`. */
-static double between(point lo, point hi)
+   or an end is not finite, near `lo`. Values that differ by no more than `slack` say nothing:
+   then where the slope is 0. */
+static double between(point lo, point hi, double slack)
 {
     const double width = hi.a - lo.a;
     if (!isfinite(hi.f) || !isfinite(hi.slope)) return lo.a + 0.1 * width;
+    if (fabs(hi.f - lo.f) <= slack) {
+        const double zero = lo.slope / (lo.slope - hi.slope);
+        return lo.a + (zero >= 0.05 && zero <= 0.95 ? zero : 0.5) * width;
+    }
     const double t = lo.slope + hi.slope - 3 * (hi.f - lo.f) / width;
     const double root = sqrt(fmax(t * t - lo.slope * hi.slope, 0)) * (width < 0 ? -1 : 1);
     const double part = (hi.slope + root - t) / (hi.slope - lo.slope + 2 * root);
@@ -103,7 +108,7 @@ static slg_status search(slg_solver *s, double a, point *at, bool *found)
 {
     const slg_lbfgs_opts *o = &s->opts.lbfgs;
     const point start = { 0, s->report.value, vector_dot(s->d, s->g, s->dx) };
-    const double slack = noise * fabs(start.f);
+    const double slack = fmax(noise, s->objective.noise) * fabs(start.f);
     point lo = start, hi = start;
     bool bracket = false;
     *found = false;
@@ -113,18 +118,20 @@ static slg_status search(slg_solver *s, double a, point *at, bool *found)
         at->a = a, at->slope = vector_dot(s->d, s->gt, s->dx);
         const bool finite = isfinite(at->f) && vector_finite(s->d, s->gt);
         if (!finite) at->f = INFINITY;
-        const bool decrease = at->f <= start.f + o->c1 * a * start.slope,
-                   rounding =
-                       at->f <= start.f + slack && at->slope <= (2 * o->c1 - 1) * start.slope;
-        if (!finite || !(decrease || rounding) || at->f > lo.f + slack)
+        /* Where values say nothing slopes decide, as in Hager and Zhang's approximate
+           condition; and a point is no end of the bracket for its value alone. */
+        const bool flat = at->f <= start.f + slack,
+                   decrease = at->f <= start.f + o->c1 * a * start.slope,
+                   rounding = flat && at->slope <= (2 * o->c1 - 1) * start.slope;
+        if (!finite || !(decrease || flat) || at->f > lo.f + slack)
             hi = *at, bracket = true;
-        else if (fabs(at->slope) <= -o->c2 * start.slope)
+        else if ((decrease || rounding) && fabs(at->slope) <= -o->c2 * start.slope)
             *found = true;
         else {
             if (at->slope * (bracket ? hi.a - lo.a : 1) >= 0) hi = lo, bracket = true;
             lo = *at;
         }
-        a = bracket ? between(lo, hi) : 4 * a;
+        a = bracket ? between(lo, hi, slack) : 4 * a;
     }
     return SLG_OK;
 }
