@@ -304,6 +304,22 @@ void run_dots(const kernels &k, buffers &b)
     k.dots(b.n, b.x, b.p, out);
     benchmark::DoNotOptimize(out);
 }
+/* As rows of at most 64. */
+wide_rows rows_of(const buffers &b)
+{
+    const size_t cols = b.n < 64 ? b.n : 64;
+    return { b.n / cols, cols, b.x, static_cast<ptrdiff_t>(cols), false };
+}
+void run_rows_dot(const kernels &k, buffers &b)
+{
+    const wide_rows a = rows_of(b);
+    k.rows_dot(&a, b.wide, b.sum);
+}
+void run_rows_sum(const kernels &k, buffers &b)
+{
+    const wide_rows a = rows_of(b);
+    k.rows_sum(&a, b.wide, b.sum);
+}
 void run_accumulate(const kernels &k, buffers &b) { k.accumulate(b.n, b.x, b.sum, b.y); }
 constexpr margin_arg MARGIN = { 1.0, 1.0, 0.5f, 0.25f };
 void run_margin_sums(const kernels &k, buffers &b)

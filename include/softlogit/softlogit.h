@@ -21,6 +21,7 @@
 #include "softlogit/reward.h"
 #include "softlogit/robust.h"
 #include "softlogit/regression.h"
+#include "softlogit/separation.h"
 #include "softlogit/softmax.h"
 #include "softlogit/solver.h"
 #include "softlogit/tempnet.h"

@@ -289,7 +289,8 @@ typedef struct slg_solver slg_solver;
 
 enum slg_solver_kind {
     SLG_NORMALIZED_NEWTON = 1, /* slg_normalized_newton_opts */
-    SLG_LBFGS = 2              /* slg_lbfgs_opts */
+    SLG_LBFGS = 2,             /* slg_lbfgs_opts */
+    SLG_SEPARATION = 3         /* made by slg_separation_create of separation.h instead */
 };
 
 /*
@@ -352,7 +353,9 @@ enum slg_solver_reason {
     SLG_SOLVER_VALUE = 2,    /* the value is */
     SLG_SOLVER_STEPS = 3,    /* as many steps as were allowed */
     SLG_SOLVER_CALLBACK = 4, /* the progress callback said so */
-    SLG_SOLVER_EXHAUSTED = 5 /* no trial was accepted: x and the state are as before */
+    SLG_SOLVER_EXHAUSTED = 5, /* no trial was accepted: x and the state are as before */
+    SLG_SOLVER_SEPARATED = 6, /* SLG_SEPARATION alone, as the next: every margin is above 0 */
+    SLG_SOLVER_NOT_FINITE = 7 /* the step would have overflowed: all is as before */
 };
 
 typedef struct slg_solver_report {
@@ -369,6 +372,9 @@ typedef struct slg_solver_report {
     double step_norm;   /* |dx| of the last accepted step; 0: none yet */
     double radius;      /* gamma of the next step; L-BFGS: the last step length a */
     double lambda;      /* of the last accepted step; L-BFGS: 0 */
+    int64_t wrong;      /* SLG_SEPARATION, as the rest; else 0: see separation.h */
+    double min_margin;
+    double log_beta;
 } slg_solver_report;
 
 /*
@@ -393,7 +399,8 @@ SLG_API slg_status slg_solver_create(slg_ctx *ctx, int32_t kind, const slg_objec
 SLG_API void slg_solver_free(slg_solver *s);
 
 /*
- * One accepted step. report may be NULL. g = 0: nothing changes, SLG_SOLVER_GRADIENT.
+ * One accepted step. report may be NULL. g = 0: nothing changes, SLG_SOLVER_GRADIENT (but see
+ * separation.h).
  *
  * Errors: SLG_ERR_NULL, SLG_ERR_OPTIONS (report->size), SLG_ERR_MEMORY, SLG_ERR_RANGE for
  * curvature with NaN or an infinity, what a callback returns. x is as it was then; so it is
@@ -406,7 +413,7 @@ typedef struct slg_solver_run_opts {
     uint32_t size;    /* sizeof(slg_solver_run_opts), set by slg_solver_run_opts_init */
     int32_t reserved; /* 0 */
     int64_t steps;    /* in this call, >= 0; default 1000 */
-    double grad_norm; /* at or below: done; >= 0; default 1e-6 */
+    double grad_norm; /* at or below: done; >= 0; default 1e-6; not for SLG_SEPARATION */
     double value;     /* at or below: done; not NaN; default -inf */
     int32_t (*progress)(void *user, const slg_solver_report *report); /* after each step; not
                          0: stop */

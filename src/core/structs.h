@@ -139,6 +139,8 @@
     S(slg_normalized_newton_opts) \
     S(slg_lbfgs_opts) \
     S(slg_solver_report) \
-    S(slg_solver_run_opts)
+    S(slg_solver_run_opts) \
+    S(slg_separation_out) \
+    S(slg_separation_opts)
 
 #endif

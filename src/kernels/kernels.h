@@ -126,6 +126,14 @@ typedef struct log_arg {
     float s_hi, s_lo, lse_hi, lse_lo, pre, unit;
 } log_arg;
 
+/* A block of rows of float32, or of double where `wide`, that are ld elements apart. */
+typedef struct wide_rows {
+    size_t rows, cols;
+    const void *a;
+    ptrdiff_t ld;
+    bool wide;
+} wide_rows;
+
 enum { CACHE_GROUP = 32 };
 
 /* Logits of a tile of kept keys: s [rows, groups * CACHE_GROUP] = q k'. Those of the last group
@@ -432,6 +440,8 @@ typedef struct norm_arg {
  *                    of all. A row with a NaN: NaN, and the first k. 1 <= k <= 16, k <= cols
  *                    <= 2^24
  * dots               { sum x y, sum x x, sum y y } in double; the same bits on every ISA
+ * rows_dot           y_i = sum a_ij x_j in double; the same bits on every ISA, as the next
+ * rows_sum           y = y + sum w_i a_i in double, over w_i != 0 (whatever a_i is there)
  * rank_keys          whole numbers that rise as the scores fall, equal where these are in
  *                    float32; range = { least, most } is widened to hold them; the same bits on
  *                    every ISA. No NaN
@@ -449,6 +459,8 @@ typedef struct norm_arg {
       (size_t rows, size_t cols, const float *x, size_t ld, int k, float *value,               \
        int32_t *index))                                                                        \
     K(void, dots, (size_t n, const float *x, const float *y, double out[3]))                   \
+    K(void, rows_dot, (const wide_rows *a, const double *x, double *y))                        \
+    K(void, rows_sum, (const wide_rows *a, const double *w, double *y))                        \
     K(void, rank_keys,                                                                         \
       (size_t n, const float *x, const float *w, const rank_arg *a, uint32_t *keys,            \
        uint32_t range[2]))

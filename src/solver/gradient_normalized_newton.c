@@ -125,4 +125,6 @@ static slg_status step(slg_solver *s)
     return SLG_OK;
 }
 
-const method method_normalized_newton = { SLG_NORMALIZED_NEWTON, open, step, norm };
+const method method_normalized_newton = {
+    .kind = SLG_NORMALIZED_NEWTON, .open = open, .step = step, .norm = norm
+};

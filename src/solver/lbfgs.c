@@ -181,4 +181,4 @@ static slg_status step(slg_solver *s)
     return norm(s);
 }
 
-const method method_lbfgs = { SLG_LBFGS, open, step, norm };
+const method method_lbfgs = { .kind = SLG_LBFGS, .open = open, .step = step, .norm = norm };

@@ -61,6 +61,14 @@ typedef struct method {
     slg_status (*step)(slg_solver *s);
     /* |g| of x. */
     slg_status (*norm)(slg_solver *s);
+
+    /* For those without an objective of the caller; the others leave them NULL. `open` sets
+       s->d then. f and g at xt, as solver_try, inside of the op: */
+    slg_status (*evaluate)(slg_solver *s, double *value);
+    /* Why no step is left to be taken, or SLG_SOLVER_STEPPED; instead of |g|. */
+    int32_t (*rest)(slg_solver *s);
+    /* Frees s->own. */
+    void (*close)(slg_solver *s);
 } method;
 
 extern const method method_normalized_newton, method_lbfgs;
@@ -71,6 +79,7 @@ struct slg_solver {
     const char *op;
     slg_objective objective;
     int64_t d, extra; /* doubles of state after x and g */
+    void *own;        /* the method's */
     union {
         slg_normalized_newton_opts newton;
         slg_lbfgs_opts lbfgs;
@@ -83,7 +92,12 @@ struct slg_solver {
     double *h, *work; /* curvature at x; scratch of step_solve */
 };
 
-/* f and g at xt, which is a callback; counted. */
+/* slg_solver_create of a method; objective NULL where it needs none, x0 NULL: zeros there. */
+slg_status solver_create(slg_ctx *ctx, const char *op, const method *m,
+                         const slg_objective *objective, const slg_tensor *x0, const void *opts,
+                         slg_solver **out);
+
+/* f and g at xt, which may be a callback; counted. */
 slg_status solver_try(slg_solver *s, double *value);
 
 /* xt and gt become x and g. */

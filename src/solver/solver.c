@@ -21,6 +21,7 @@ void slg_solver_run_opts_init(slg_solver_run_opts *opts, size_t size)
 
 slg_status solver_try(slg_solver *s, double *value)
 {
+    if (s->m->evaluate) return s->m->evaluate(s, value);
     outside_begin(s->ctx);
     slg_status status = s->objective.value(s->objective.user, s->xt, value, s->gt);
     SLG_TRY(outside_end(s->ctx, s->op, "objective.value", status));
@@ -46,16 +47,17 @@ static const method *method_of(int32_t kind)
     return NULL;
 }
 
-static slg_status create(slg_solver *s, int32_t kind, const slg_objective *objective,
-                         const slg_tensor *x0, const void *opts)
+static slg_status create(slg_solver *s, const slg_objective *objective, const slg_tensor *x0,
+                         const void *opts)
 {
     slg_ctx *ctx = s->ctx;
-    s->m = method_of(kind);
-    if (!s->m) return slg_fail(ctx, SLG_ERR_RANGE, "kind is %d, there is no such solver", kind);
-    SLG_TRY(objective_read(ctx, objective, &s->objective));
-    s->d = s->objective.dim;
-    SLG_TRY(flat_check(ctx, "x0", x0, s->d, false));
+    if (!s->m->evaluate) {
+        SLG_TRY(objective_read(ctx, objective, &s->objective));
+        s->d = s->objective.dim;
+        SLG_TRY(flat_check(ctx, "x0", x0, s->d, false));
+    }
     SLG_TRY(s->m->open(s, opts));
+    if (x0) SLG_TRY(flat_check(ctx, "x0", x0, s->d, false));
     const size_t d = (size_t)s->d;
     s->state = doubles_alloc(ctx, s->d, 7, s->extra);
     if (!s->state) return SLG_ERR_MEMORY;
@@ -63,7 +65,7 @@ static slg_status create(slg_solver *s, int32_t kind, const slg_objective *objec
     s->x = s->state, s->g = s->x + d;
     s->dx = s->g + d + s->extra, s->w = s->dx + d, s->wt = s->w + d;
     s->gt = s->wt + d, s->xt = s->gt + d;
-    flat_read(x0, s->xt);
+    if (x0) flat_read(x0, s->xt);
     double value;
     SLG_TRY(solver_try(s, &value));
     if (!isfinite(value) || !vector_finite(s->d, s->gt))
@@ -74,17 +76,18 @@ static slg_status create(slg_solver *s, int32_t kind, const slg_objective *objec
     return s->m->norm(s);
 }
 
-slg_status slg_solver_create(slg_ctx *ctx, int32_t kind, const slg_objective *objective,
-                             const slg_tensor *x0, const void *opts, slg_solver **out)
+slg_status solver_create(slg_ctx *ctx, const char *op, const method *m,
+                         const slg_objective *objective, const slg_tensor *x0, const void *opts,
+                         slg_solver **out)
 {
     if (!ctx || !out) return SLG_ERR_NULL;
     *out = NULL;
-    op_begin(ctx, "slg_solver_create");
+    op_begin(ctx, op);
     slg_solver *s = ctx_alloc(ctx, sizeof *s);
     if (!s) return op_end(ctx, SLG_ERR_MEMORY);
-    *s = (slg_solver){ .ctx = ctx, .op = "slg_solver_create" };
+    *s = (slg_solver){ .ctx = ctx, .m = m, .op = op };
     s->report.size = sizeof s->report;
-    slg_status status = create(s, kind, objective, x0, opts);
+    slg_status status = create(s, objective, x0, opts);
     if (status)
         slg_solver_free(s);
     else
@@ -92,22 +95,40 @@ slg_status slg_solver_create(slg_ctx *ctx, int32_t kind, const slg_objective *ob
     return op_end(ctx, status);
 }
 
+slg_status slg_solver_create(slg_ctx *ctx, int32_t kind, const slg_objective *objective,
+                             const slg_tensor *x0, const void *opts, slg_solver **out)
+{
+    static const char op[] = "slg_solver_create";
+    const method *m = method_of(kind);
+    if (m || !ctx || !out) return solver_create(ctx, op, m, objective, x0, opts, out);
+    *out = NULL;
+    op_begin(ctx, op);
+    return op_end(ctx,
+                  slg_fail(ctx, SLG_ERR_RANGE, "kind is %d, there is no such solver", kind));
+}
+
 void slg_solver_free(slg_solver *s)
 {
     if (!s) return;
     slg_ctx *ctx = s->ctx;
+    if (s->m->close) s->m->close(s);
     metric_close(ctx, &s->metric);
     ctx_free(ctx, s->h), ctx_free(ctx, s->state), ctx_free(ctx, s);
 }
 
 /* ---- Steps ------------------------------------------------------------------------------ */
 
+/* Why no step is to be taken from x, or SLG_SOLVER_STEPPED. */
+static int32_t rest(slg_solver *s, double grad_norm)
+{
+    if (s->m->rest) return s->m->rest(s);
+    return s->report.grad_norm <= grad_norm ? SLG_SOLVER_GRADIENT : SLG_SOLVER_STEPPED;
+}
+
 static slg_status one_step(slg_solver *s)
 {
-    s->report.reason = SLG_SOLVER_STEPPED;
-    if (s->report.grad_norm > 0) return s->m->step(s);
-    s->report.reason = SLG_SOLVER_GRADIENT;
-    return SLG_OK;
+    s->report.reason = rest(s, 0);
+    return s->report.reason == SLG_SOLVER_STEPPED ? s->m->step(s) : SLG_OK;
 }
 
 static slg_status report_check(slg_solver *s, slg_solver_report *report)
@@ -130,9 +151,10 @@ slg_status slg_solver_step(slg_solver *s, slg_solver_report *report)
 static bool done(slg_solver *s, const slg_solver_run_opts *o, int64_t steps)
 {
     int32_t *reason = &s->report.reason;
-    if (*reason == SLG_SOLVER_EXHAUSTED) return true;
-    if (s->report.grad_norm <= o->grad_norm)
-        *reason = SLG_SOLVER_GRADIENT;
+    if (*reason == SLG_SOLVER_EXHAUSTED || *reason == SLG_SOLVER_NOT_FINITE) return true;
+    const int32_t at_rest = rest(s, o->grad_norm);
+    if (at_rest != SLG_SOLVER_STEPPED)
+        *reason = at_rest;
     else if (s->report.value <= o->value)
         *reason = SLG_SOLVER_VALUE;
     else if (*reason != SLG_SOLVER_CALLBACK && steps >= o->steps)

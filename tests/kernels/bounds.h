@@ -39,6 +39,8 @@
 #define BOUND_binary_kl 70.0       /* 39.1  39.8  35.4; of the sum, half a unit off its least */
 #define BOUND_binary_kl_slope 8.5  /* 6.6   6.3   4.3; more for large logits */
 #define BOUND_dots 1e-4            /* in double */
+#define BOUND_rows_dot 1e-4        /* in double; of the magnitudes that are added up */
+#define BOUND_rows_sum 1e-4        /* the same */
 #define BOUND_rank_keys 0
 #define BOUND_weigh_sums 24.0     /* of the magnitudes that are added up */
 #define BOUND_weigh_emit 4.0      /* of |f p| (|c p| + |b q| + |s|) */

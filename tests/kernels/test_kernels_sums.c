@@ -289,4 +289,81 @@ static void check_rank_keys(const call *c, worst_t *w)
 SPEC(rank_keys, .variants = 3, .in = { F4, F4 }, .out = { F4 },
      .special = { MINUS_INF | ZEROS | TINY, ZEROS | TINY }, .prepare = probabilities);
 
+/* n numbers as rows; odd variants have them as double, ends past the last row unread. Results
+   are doubles, kept here from the run to the check. */
+static const size_t row_counts[] = { 1, 2, 3, 5, 19 };
+static double rows_result[MAX_N], rows_double[MAX_N], rows_factor[MAX_N];
+
+static wide_rows rows_of_call(const call *c)
+{
+    const size_t rows = row_counts[c->variant / 2], cols = c->n / rows;
+    wide_rows a = { rows, cols, in(c, 0), (ptrdiff_t)cols, c->variant % 2 };
+    for (size_t i = 0; i < c->n; i++) {
+        rows_double[i] = (double)in(c, 0)[i] * (1 + 0x1p-40);
+        rows_factor[i] = (double)in(c, 1)[i];
+        rows_result[i] = (double)in(c, 1)[c->n - 1 - i];
+    }
+    if (a.wide) a.a = rows_double;
+    return a;
+}
+
+static double rows_entry(const call *c, size_t i)
+{
+    const double x = flushed(in(c, 0)[i]);
+    return c->variant % 2 ? x * (1 + 0x1p-40) : x;
+}
+
+static void run_rows_dot(const kernel_table *k, call *c)
+{
+    const wide_rows a = rows_of_call(c);
+    if (c->n >= a.rows) k->rows_dot(&a, rows_factor, rows_result);
+}
+
+static void check_rows_dot(const call *c, worst_t *w)
+{
+    const size_t rows = row_counts[c->variant / 2], cols = c->n / rows;
+    for (size_t r = 0; r < rows && c->n >= rows; r++) {
+        long double sum = 0, size = 1e-60L;
+        for (size_t j = 0; j < cols; j++) {
+            const double v = rows_entry(c, r * cols + j) * flushed(in(c, 1)[j]);
+            sum += v, size += fabs(v);
+        }
+        note(w, r, rows_result[r], (double)sum, (double)size);
+    }
+}
+
+SPEC(rows_dot, .variants = 2 * COUNT(row_counts), .in = { F4, F4 },
+     .special = { ANY_VALUE, ANY_VALUE });
+
+static void run_rows_sum(const kernel_table *k, call *c)
+{
+    const wide_rows a = rows_of_call(c);
+    k->rows_sum(&a, rows_factor, rows_result);
+}
+
+/* y starts as input 1 backwards. */
+static void check_rows_sum(const call *c, worst_t *w)
+{
+    const size_t rows = row_counts[c->variant / 2], cols = c->n / rows;
+    for (size_t j = 0; j < cols; j++) {
+        long double sum = flushed(in(c, 1)[c->n - 1 - j]), size = 1e-60L + fabsl(sum);
+        for (size_t r = 0; r < rows; r++) {
+            const double f = flushed(in(c, 1)[r]), v = f * rows_entry(c, r * cols + j);
+            if (f != 0) sum += v, size += fabs(v);
+        }
+        note(w, j, rows_result[j], (double)sum, (double)size);
+    }
+    for (size_t j = cols; j < c->n; j++)
+        note(w, j, rows_result[j], flushed(in(c, 1)[c->n - 1 - j]), 1);
+}
+
+/* Some weights are 0. */
+static void some_zeros(const call *c)
+{
+    for (size_t i = 1; i < c->n; i += 3) ((float *)c->in[1])[i] = 0;
+}
+
+SPEC(rows_sum, .variants = 2 * COUNT(row_counts), .in = { F4, F4 },
+     .special = { ANY_VALUE, ANY_VALUE }, .prepare = some_zeros);
+
 KERNEL_TESTS(SUMS)
