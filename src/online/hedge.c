@@ -42,8 +42,16 @@ double hedge_surprise(int64_t n, const double *total, const double *m, const dou
     return most * most;
 }
 
-slg_status accept_losses(const slg_learner *l, const double *total, const char *name, double *v)
+/* ---- Experts ---------------------------------------------------------------------------- */
+
+double *experts_totals(const slg_learner *l) { return l->state + l->d; }
+double *experts_variation(const slg_learner *l) { return l->state + 2 * l->d; }
+
+void experts_start(slg_learner *l) { (void)l; }
+
+slg_status experts_accept(const slg_learner *l, const char *name, double *v)
 {
+    const double *total = experts_totals(l);
     const bool loss = strcmp(name, "g") == 0;
     bool left = false;
     for (int64_t i = 0; i < l->d; i++) {
@@ -58,9 +66,28 @@ slg_status accept_losses(const slg_learner *l, const double *total, const char *
     return slg_fail(l->ctx, SLG_ERR_RANGE, "%s is +inf for every expert that is left", name);
 }
 
-/* State: last losses [d], sums of losses [d], V. */
-static double *totals(const slg_learner *l) { return l->state + l->d; }
-static double *variation(const slg_learner *l) { return l->state + 2 * l->d; }
+slg_status experts_observe(slg_learner *l, const double *m, const double *g)
+{
+    double *total = experts_totals(l);
+    *experts_variation(l) += hedge_surprise(l->d, total, m, g);
+    for (int64_t i = 0; i < l->d; i++) total[i] += g[i];
+    return SLG_OK;
+}
+
+int32_t experts_shape(const slg_learner *l, int32_t part, int64_t extents[2])
+{
+    extents[0] = l->d;
+    return part == SLG_LEARNER_TOTALS || part == SLG_LEARNER_WEIGHTS ? 1 : 0;
+}
+
+slg_status experts_read(const slg_learner *l, int32_t part, double *out)
+{
+    if (part == SLG_LEARNER_WEIGHTS) return l->kind->decide(l, learner_hint(l), out);
+    memcpy(out, experts_totals(l), (size_t)l->d * sizeof *out);
+    return SLG_OK;
+}
+
+/* ---- Hedge ------------------------------------------------------------------------------ */
 
 static slg_status open(slg_learner *l, const void *opts)
 {
@@ -70,49 +97,23 @@ static slg_status open(slg_learner *l, const void *opts)
     SLG_TRY(option_choice(l->ctx, "hint", o->hint, SLG_HINT_LAST, SLG_HINT_ZERO));
     SLG_TRY(option_positive(l->ctx, "bound", o->bound));
     l->hint = o->hint;
-    l->count = 2 * l->d + 1;
+    l->count = experts_count(l->d);
     return SLG_OK;
-}
-
-static void start(slg_learner *l) { (void)l; }
-
-static slg_status accept(const slg_learner *l, const char *name, double *v)
-{
-    return accept_losses(l, totals(l), name, v);
 }
 
 static slg_status decide(const slg_learner *l, const double *m, double *x)
 {
-    const double eps = hedge_rate(l->d, l->opts.hedge.bound, *variation(l));
-    hedge_weights(l->d, eps, totals(l), m, x);
-    return SLG_OK;
-}
-
-static slg_status observe(slg_learner *l, const double *m, const double *g)
-{
-    *variation(l) += hedge_surprise(l->d, totals(l), m, g);
-    for (int64_t i = 0; i < l->d; i++) totals(l)[i] += g[i];
+    const double eps = hedge_rate(l->d, l->opts.hedge.bound, *experts_variation(l));
+    hedge_weights(l->d, eps, experts_totals(l), m, x);
     return SLG_OK;
 }
 
 static void info(const slg_learner *l, slg_learner_info_t *out)
 {
-    out->step = hedge_rate(l->d, l->opts.hedge.bound, *variation(l));
-    out->variation = *variation(l);
+    out->step = hedge_rate(l->d, l->opts.hedge.bound, *experts_variation(l));
+    out->variation = *experts_variation(l);
 }
 
-static int32_t shape(const slg_learner *l, int32_t part, int64_t extents[2])
-{
-    extents[0] = l->d;
-    return part == SLG_LEARNER_TOTALS || part == SLG_LEARNER_WEIGHTS ? 1 : 0;
-}
-
-static slg_status read(const slg_learner *l, int32_t part, double *out)
-{
-    if (part == SLG_LEARNER_WEIGHTS) return decide(l, learner_hint(l), out);
-    memcpy(out, totals(l), (size_t)l->d * sizeof *out);
-    return SLG_OK;
-}
-
-const learner_kind learner_hedge = { SLG_HEDGE, open, start, accept, decide,
-                                     observe,   info, shape, read };
+const learner_kind learner_hedge = { SLG_HEDGE,      open,          experts_start,
+                                     experts_accept, decide,        experts_observe,
+                                     info,           experts_shape, experts_read };

@@ -76,8 +76,19 @@ void hedge_weights(int64_t n, double eps, const double *total, const double *m, 
 /* max |l - m|^2 over experts that are left. */
 double hedge_surprise(int64_t n, const double *total, const double *m, const double *l);
 
-/* A vector of losses, or of hints: what is given for an expert that is out becomes 0. */
-slg_status accept_losses(const slg_learner *l, const double *total, const char *name,
-                         double *v);
+/*
+ * What Hedge and FTRL share: losses of experts are summed, +inf takes one out. State: last
+ * losses [d], sums of losses [d], V.
+ */
+static inline int64_t experts_count(int64_t d) { return 2 * d + 1; }
+double *experts_totals(const slg_learner *l);
+double *experts_variation(const slg_learner *l);
+
+/* Of a learner_kind. accept: what is given for an expert that is out becomes 0. */
+void experts_start(slg_learner *l);
+slg_status experts_accept(const slg_learner *l, const char *name, double *v);
+slg_status experts_observe(slg_learner *l, const double *m, const double *g);
+int32_t experts_shape(const slg_learner *l, int32_t part, int64_t extents[2]);
+slg_status experts_read(const slg_learner *l, int32_t part, double *out);
 
 #endif

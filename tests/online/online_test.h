@@ -95,4 +95,15 @@ static inline void counted_free(void *user, void *p)
     free(p);
 }
 
+static inline slg_ctx *limited_context(void)
+{
+    slg_ctx_opts opts;
+    slg_ctx *ctx;
+    slg_ctx_opts_init(&opts, sizeof opts);
+    opts.alloc = limited_alloc, opts.free = counted_free, opts.num_threads = 1;
+    left = 1000;
+    assert_int_equal(slg_ctx_create(&opts, &ctx), SLG_OK);
+    return ctx;
+}
+
 #endif

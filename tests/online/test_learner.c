@@ -311,12 +311,7 @@ static void test_calls(void **state)
 static void test_memory(void **state)
 {
     (void)state;
-    slg_ctx_opts opts;
-    slg_ctx *ctx;
-    slg_ctx_opts_init(&opts, sizeof opts);
-    opts.alloc = limited_alloc, opts.free = counted_free, opts.num_threads = 1;
-    left = 1000;
-    assert_int_equal(slg_ctx_create(&opts, &ctx), SLG_OK);
+    slg_ctx *ctx = limited_context();
     for (int32_t kind = SLG_OMD; kind <= SLG_FTRL; kind++) {
         slg_learner *l;
         const int64_t blocks = live_blocks;

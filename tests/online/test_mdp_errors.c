@@ -153,12 +153,7 @@ static void test_play_errors(void **state)
 static void test_memory(void **state)
 {
     (void)state;
-    slg_ctx_opts opts;
-    slg_ctx *ctx;
-    slg_ctx_opts_init(&opts, sizeof opts);
-    opts.alloc = limited_alloc, opts.free = counted_free, opts.num_threads = 1;
-    left = 1000;
-    assert_int_equal(slg_ctx_create(&opts, &ctx), SLG_OK);
+    slg_ctx *ctx = limited_context();
     random_world();
     for (int form_ = 0; form_ < FORMS; form_++) {
         const slg_tensor same = F64_3(features, S, A, D), own = F64_4(features, H, S, A, D);

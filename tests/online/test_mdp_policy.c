@@ -116,6 +116,38 @@ static void test_steps(void **state)
     }
 }
 
+/* Many states: the same bits on every ISA and for any number of threads. */
+static void test_threads(void **state)
+{
+    (void)state;
+    enum { STATES = 500, PAIRS = 2 * STATES * A };
+    double *p = zeros(PAIRS * STATES, 8), *occupancy = zeros(PAIRS, 8);
+    double *pi = zeros(PAIRS, 8), *first = zeros(PAIRS, 8), losses[2] = { 0.25, 1 };
+    const int32_t pair[4] = { 3, 1, 490, 2 };
+    const slg_tensor lt = F64_1(losses, 2), vt = slg_tensor_2d(pair, SLG_I32, 2, 2);
+    const slg_tensor ot = F64_3(occupancy, 2, STATES, A), tt = F64_4(p, 2, STATES, A, STATES);
+    slg_tensor out = F64_3(pi, 2, STATES, A);
+    slg_mdp_episode e;
+    slg_mdp_episode_init(&e, sizeof e);
+    e.losses = &lt, e.visited = &vt, e.occupancy = &ot, e.transition = &tt;
+    distributions(PAIRS, STATES, p), uniforms(PAIRS, occupancy);
+    for (int32_t isa = SLG_ISA_PORTABLE; isa <= SLG_ISA_AVX512; isa++)
+        for (int32_t threads = 1; threads <= 8; threads += threads > 2 ? 5 : 1) {
+            slg_ctx *ctx = context(isa, threads);
+            slg_mdp_policy *policy;
+            if (!ctx) continue;
+            slg_mdp_policy_opts o = opts_of(ONE_HOT);
+            o.horizon = 2, o.states = STATES, o.beta = 0.1;
+            OK(ctx, slg_mdp_policy_create(ctx, &o, NULL, &policy));
+            for (int k = 0; k < 2; k++) OK(ctx, slg_mdp_policy_step(policy, &e));
+            OK(ctx, slg_mdp_policy_table(policy, &out, NULL));
+            if (isa + threads == 2) memcpy(first, pi, PAIRS * sizeof *pi);
+            assert_memory_equal(first, pi, PAIRS * sizeof *pi);
+            slg_mdp_policy_free(policy), slg_ctx_free(ctx);
+        }
+    free(p), free(occupancy), free(pi), free(first);
+}
+
 /* The caller's own bonus comes off; a single state; types. */
 static void test_at(void **state)
 {
@@ -382,9 +414,9 @@ static void test_run_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_steps),      cmocka_unit_test(test_at),
-        cmocka_unit_test(test_bytes),      cmocka_unit_test(test_run),
-        cmocka_unit_test(test_run_errors),
+        cmocka_unit_test(test_steps), cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_at),    cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_run),   cmocka_unit_test(test_run_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
