@@ -21,11 +21,14 @@ typedef struct lanes {
     vd v[PARTS];
 } lanes;
 
+/* By halves: short rows are mostly this. */
 static inline double lanes_sum(const lanes *l)
 {
-    double sum = 0;
-    for (size_t j = 0; j < LANES; j++) sum += l->v[j / VD_LEN][j % VD_LEN];
-    return sum;
+    double v[LANES];
+    memcpy(v, l, sizeof v);
+    for (size_t half = LANES / 2; half > 0; half /= 2)
+        for (size_t j = 0; j < half; j++) v[j] += v[j + half];
+    return v[0];
 }
 
 /* n of LANES numbers, then fill. */
@@ -98,9 +101,22 @@ double KERNEL(barrier_gap)(size_t n, const float *x, double least, double rate, 
     return lanes_sum(&sum);
 }
 
+/* Up to four: as the lanes would add them, the rest of which are 0. */
+static inline void few_sums(size_t n, const double *gap, double nu, double out[2])
+{
+    double p[4] = { 0 };
+    for (size_t j = 0; j < n; j++) p[j] = 1 / (gap[j] + nu);
+    out[0] = (p[0] + p[2]) + (p[1] + p[3]);
+    out[1] = (p[0] * p[0] + p[2] * p[2]) + (p[1] * p[1] + p[3] * p[3]);
+}
+
 void KERNEL(barrier_sums)(size_t n, const double *gap, double nu, double out[2])
 {
     lanes s = { { { 0 } } }, q = { { { 0 } } };
+    if (n <= 4) {
+        few_sums(n, gap, nu, out);
+        return;
+    }
     for (size_t i = 0; i < n; i += LANES) {
         const lanes g = lanes_load(n - i, gap + i, (double)INFINITY);
         for (size_t j = 0; j < PARTS; j++) {
