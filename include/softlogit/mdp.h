@@ -14,7 +14,8 @@
  * slg_inverse_covariance, slg_linear_q, slg_dilated_bonus.
  *
  * Estimates, bonuses and sums are in double. Whatever has no product of matrices has the same
- * bits on every ISA and for any number of threads.
+ * bits on every ISA, but for the entropy's policies in float32; all of it has for any number of
+ * threads.
  *
  * Paper: "Refined Regret for Adversarial MDPs with Linear Function Approximation" (2023).
  */
@@ -192,7 +193,9 @@ SLG_API void slg_linear_q_out_init(slg_linear_q_out *out, size_t size);
  *   opts                        in  NULL: the defaults
  *   out                         out of shape [A] or [S, A]
  *
- * One product of A by M, in blocks. Errors: SLG_ERR_NULL, SLG_ERR_SHAPE, SLG_ERR_DTYPE,
+ * One product of A by M, in blocks. Features that are not finite make NaN.
+ *
+ * Errors: SLG_ERR_NULL, SLG_ERR_SHAPE, SLG_ERR_DTYPE,
  * SLG_ERR_STRIDE (outputs that overlap each other or an input, too), SLG_ERR_OPTIONS,
  * SLG_ERR_MEMORY; SLG_ERR_RANGE for an option outside of its domain or a weight that is
  * negative or not finite. Outputs are untouched then. Since 0.1.
@@ -434,7 +437,9 @@ SLG_API slg_status slg_mdp_policy_import(slg_mdp_policy *policy, const void *buf
 typedef struct slg_mdp_world {
     uint32_t size;        /* sizeof(slg_mdp_world), set by slg_mdp_world_init */
     int32_t reserved;     /* 0 */
-    int64_t simulations;  /* M >= 0: trajectories an episode; default 0 */
+    int64_t simulations;  /* M >= 0: trajectories an episode; default 0. Some 1 / gamma of them:
+                             fewer do not see what is seldom played, and estimates of that are
+                             too high */
     int64_t draws;        /* as in slg_simulate; default 0: 2^32 */
     slg_trajectory_fn fn; /* asks slg_mdp_policy_table or _at what to do */
     void *user;
