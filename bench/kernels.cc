@@ -321,6 +321,14 @@ void run_rows_sum(const kernels &k, buffers &b)
     k.rows_sum(&a, b.wide, b.sum);
 }
 void run_accumulate(const kernels &k, buffers &b) { k.accumulate(b.n, b.x, b.sum, b.y); }
+/* Any bits do as signs: those of x. */
+const uint64_t *signs_of(const buffers &b) { return reinterpret_cast<const uint64_t *>(b.x); }
+void run_sign_dot(const kernels &k, buffers &b)
+{
+    double sum = k.sign_dot(b.n, signs_of(b), b.p, b.g);
+    benchmark::DoNotOptimize(sum);
+}
+void run_sign_add(const kernels &k, buffers &b) { k.sign_add(b.n, signs_of(b), 0.5, b.sum); }
 constexpr margin_arg MARGIN = { 1.0, 1.0, 0.5f, 0.25f };
 void run_margin_sums(const kernels &k, buffers &b)
 {

@@ -25,15 +25,31 @@ void philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4
     out[0] = c0, out[1] = c1, out[2] = c2, out[3] = c3;
 }
 
-uint64_t rng_number(uint64_t seed, uint64_t index)
+/* Numbers 2 block and 2 block + 1. */
+static void number_pair(uint64_t seed, uint64_t block, uint64_t pair[2])
 {
-    const uint64_t block = index >> 1;
     const uint32_t counter[4] = { (uint32_t)block, (uint32_t)(block >> 32), 0, 0 };
     const uint32_t key[2] = { (uint32_t)seed, (uint32_t)(seed >> 32) };
     uint32_t word[4];
     philox4x32(counter, key, word);
-    const unsigned at = (unsigned)(index & 1) * 2;
-    return word[at] | (uint64_t)word[at + 1] << 32;
+    for (int i = 0; i < 2; i++) pair[i] = word[2 * i] | (uint64_t)word[2 * i + 1] << 32;
+}
+
+uint64_t rng_number(uint64_t seed, uint64_t index)
+{
+    uint64_t pair[2];
+    number_pair(seed, index >> 1, pair);
+    return pair[index & 1];
+}
+
+void rng_numbers(uint64_t seed, uint64_t first, int64_t n, uint64_t *out)
+{
+    uint64_t pair[2];
+    for (int64_t i = 0; i < n; i++) {
+        const uint64_t index = first + (uint64_t)i;
+        if (i == 0 || !(index & 1)) number_pair(seed, index >> 1, pair);
+        out[i] = pair[index & 1];
+    }
 }
 
 /* The half is what leaves both ends out: 52 bits and a half are exact in double. */

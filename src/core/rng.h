@@ -15,6 +15,9 @@ void philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4
 /* Number `index` of the stream of a seed: 64 random bits. */
 uint64_t rng_number(uint64_t seed, uint64_t index);
 
+/* Numbers first to first + n - 1, at half of the cost each. */
+void rng_numbers(uint64_t seed, uint64_t first, int64_t n, uint64_t *out);
+
 /* The same as a number in (0, 1), both ends left out; and by the other distributions. */
 double rng_uniform(uint64_t seed, uint64_t index);
 double rng_normal(uint64_t seed, uint64_t index);

@@ -201,32 +201,42 @@ void rows_put(const rows *m, int64_t r, int64_t c, double value)
     put(m, address(m, r, c), value);
 }
 
-void row_doubles(const rows *m, int64_t r, double *to)
+void row_part_doubles(const rows *m, int64_t r, int64_t col, int64_t n, double *to)
 {
-    const char *at = rows_at(m, r);
+    const char *at = address(m, r, col);
     if (m->dtype == SLG_F32) {
         const float *x = (const float *)at;
-        for (int64_t j = 0; j < m->cols; j++) to[j] = (double)x[j * m->col_stride];
+        for (int64_t j = 0; j < n; j++) to[j] = (double)x[j * m->col_stride];
     } else if (m->dtype == SLG_F64) {
         const double *x = (const double *)at;
-        for (int64_t j = 0; j < m->cols; j++) to[j] = x[j * m->col_stride];
+        for (int64_t j = 0; j < n; j++) to[j] = x[j * m->col_stride];
     } else {
-        for (int64_t j = 0; j < m->cols; j++) to[j] = rows_get(m, r, j);
+        for (int64_t j = 0; j < n; j++) to[j] = rows_get(m, r, col + j);
     }
+}
+
+void row_part_store(const rows *m, int64_t r, int64_t col, int64_t n, const double *from)
+{
+    char *at = address(m, r, col);
+    if (m->dtype == SLG_F32) {
+        float *x = (float *)at;
+        for (int64_t j = 0; j < n; j++) x[j * m->col_stride] = (float)from[j];
+    } else if (m->dtype == SLG_F64) {
+        double *x = (double *)at;
+        for (int64_t j = 0; j < n; j++) x[j * m->col_stride] = from[j];
+    } else {
+        for (int64_t j = 0; j < n; j++) rows_put(m, r, col + j, from[j]);
+    }
+}
+
+void row_doubles(const rows *m, int64_t r, double *to)
+{
+    row_part_doubles(m, r, 0, m->cols, to);
 }
 
 void row_store(const rows *m, int64_t r, const double *from)
 {
-    char *at = rows_at(m, r);
-    if (m->dtype == SLG_F32) {
-        float *x = (float *)at;
-        for (int64_t j = 0; j < m->cols; j++) x[j * m->col_stride] = (float)from[j];
-    } else if (m->dtype == SLG_F64) {
-        double *x = (double *)at;
-        for (int64_t j = 0; j < m->cols; j++) x[j * m->col_stride] = from[j];
-    } else {
-        for (int64_t j = 0; j < m->cols; j++) rows_put(m, r, j, from[j]);
-    }
+    row_part_store(m, r, 0, m->cols, from);
 }
 
 /* ---- Blocks of a row ------------------------------------------------------------------- */
@@ -305,4 +315,20 @@ void rows_commit(const kernel_table *k, const rows *m, int64_t r, int64_t col, i
         int64_t step = m->col_stride * (int64_t)m->item;
         for (int64_t i = 0; i < n; i++) put(m, to + i * step, (double)scratch[i]);
     }
+}
+
+slg_status rows_check_finite(slg_ctx *ctx, const char *name, const rows *m)
+{
+    float scratch[PIECE];
+    for (int64_t r = 0; r < m->count; r++)
+        for (int64_t c = 0; c < m->cols; c += PIECE) {
+            const int64_t n = m->cols - c < PIECE ? m->cols - c : PIECE;
+            const float *x = rows_fetch(&ctx->k, m, r, c, n, scratch);
+            if (ctx->k.finite((size_t)n, x)) continue;
+            for (int64_t i = 0; i < n; i++)
+                if (!isfinite(x[i]))
+                    return slg_fail(ctx, SLG_ERR_RANGE, "%s[%lld] is %g, must be finite", name,
+                                    (long long)(r * m->cols + c + i), (double)x[i]);
+        }
+    return SLG_OK;
 }

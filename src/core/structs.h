@@ -101,6 +101,10 @@
     S(slg_moe_voronoi_opts) \
     S(slg_moe_dispatch_opts) \
     S(slg_inverse_gap_opts) \
+    S(slg_perturbed_loss_opts) \
+    S(slg_perturbed_loss_out) \
+    S(slg_bandit_opts) \
+    S(slg_bandit_info_t) \
     S(slg_omd_opts) \
     S(slg_hedge_opts) \
     S(slg_gbm) \

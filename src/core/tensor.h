@@ -95,6 +95,9 @@ float *rows_stage(const rows *m, int64_t r, int64_t col, float *scratch);
 void rows_commit(const kernel_table *k, const rows *m, int64_t r, int64_t col, int64_t n,
                  const float *scratch);
 
+/* SLG_ERR_RANGE with name, place and value unless all of m is finite as float32. */
+slg_status rows_check_finite(slg_ctx *ctx, const char *name, const rows *m);
+
 /* One element of a per-row or 1-d tensor as double or integer. rows_put rounds once
    to the dtype, to nearest even; integers are clamped to their type, and NaN is 0 there. */
 double rows_get(const rows *m, int64_t r, int64_t c);
@@ -104,5 +107,9 @@ void rows_put(const rows *m, int64_t r, int64_t c, double value);
 /* A whole row as doubles, and back: each number rounded once to the dtype. */
 void row_doubles(const rows *m, int64_t r, double *to);
 void row_store(const rows *m, int64_t r, const double *from);
+
+/* Of columns [col, col + n). */
+void row_part_doubles(const rows *m, int64_t r, int64_t col, int64_t n, double *to);
+void row_part_store(const rows *m, int64_t r, int64_t col, int64_t n, const double *from);
 
 #endif

@@ -442,6 +442,8 @@ typedef struct norm_arg {
  * dots               { sum x y, sum x x, sum y y } in double; the same bits on every ISA
  * rows_dot           y_i = sum a_ij x_j in double; the same bits on every ISA, as the next
  * rows_sum           y = y + sum w_i a_i in double, over w_i != 0 (whatever a_i is there)
+ * sign_dot           sum of (x - y) with the signs of bits, see sign_sums.c, in double; the
+ *                    same bits on every ISA
  * rank_keys          whole numbers that rise as the scores fall, equal where these are in
  *                    float32; range = { least, most } is widened to hold them; the same bits on
  *                    every ISA. No NaN
@@ -461,6 +463,7 @@ typedef struct norm_arg {
     K(void, dots, (size_t n, const float *x, const float *y, double out[3]))                   \
     K(void, rows_dot, (const wide_rows *a, const double *x, double *y))                        \
     K(void, rows_sum, (const wide_rows *a, const double *w, double *y))                        \
+    K(double, sign_dot, (size_t n, const uint64_t *signs, const float *x, const float *y))     \
     K(void, rank_keys,                                                                         \
       (size_t n, const float *x, const float *w, const rank_arg *a, uint32_t *keys,            \
        uint32_t range[2]))
@@ -478,6 +481,7 @@ typedef struct norm_arg {
  * affine_emit        y = a (x unit - pivot) + c, the bracket rounded once
  * lincomb            y = a x + b y in double, rounded once
  * accumulate         sum = sum + x in double, y = sum rounded
+ * sign_add           y = y + a with the signs of bits, in double
  * stream             y = a x past the caches: x and y aligned to 64 bytes, n a multiple of 16,
  *                    and no overlap; sfence is the caller's
  */
@@ -494,6 +498,7 @@ typedef struct norm_arg {
       (size_t n, const float *x, float unit, float pivot, float a, float c, float *y,          \
        int store))                                                                             \
     K(void, lincomb, (size_t n, double a, const float *x, double b, float *y))                 \
+    K(void, sign_add, (size_t n, const uint64_t *signs, double a, double *y))                  \
     K(void, accumulate, (size_t n, const float *x, double *sum, float *y))                     \
     K(void, stream, (size_t n, const float *x, float a, float *y))
 

@@ -5,10 +5,9 @@
 #include <math.h>
 #include <string.h>
 
+#include "bandit_parts.h"
 #include "core/options.h"
 #include "core/rng.h"
-#include "core/tensor.h"
-#include "softlogit/bandit.h"
 
 /* Rows of a task. */
 enum { BLOCK = 64 };
@@ -31,13 +30,13 @@ typedef struct gap_run {
     uint64_t seed, offset;
 } gap_run;
 
-/* Of an arm that is not the best. */
-static double weight(const gap_run *g, double cost, double least)
+/* Of an arm that is not the best of k. */
+static double weight(int32_t rule, double gamma, double k, double cost, double least)
 {
-    const double k = (double)g->costs.cols, gap = cost - least;
+    const double gap = cost - least;
     if (isinf(cost)) return 0;
-    if (g->opts.rule == SLG_GAP_SQUARE) return 1 / (k + g->opts.gamma * gap);
-    const double down = k * least + g->opts.gamma * gap;
+    if (rule == SLG_GAP_SQUARE) return 1 / (k + gamma * gap);
+    const double down = k * least + gamma * gap;
     return down > 0 ? least / down : 1 / k;
 }
 
@@ -49,27 +48,36 @@ static int64_t best_arm(const rows *costs, int64_t r)
     return best;
 }
 
+int64_t gap_draw(int32_t rule, double gamma, const rows *costs, int64_t r, double u,
+                 const rows *p)
+{
+    const int64_t best = best_arm(costs, r);
+    const double least = rows_get(costs, r, best), k = (double)costs->cols;
+    double others = 0, sum = 0;
+    for (int64_t a = 0; a < costs->cols; a++)
+        if (a != best) others += weight(rule, gamma, k, rows_get(costs, r, a), least);
+    const double rest = others < 1 ? 1 - others : 0;
+    int64_t drawn = best;
+    bool found = false;
+    for (int64_t a = 0; a < costs->cols; a++) {
+        const double one =
+            a == best ? rest : weight(rule, gamma, k, rows_get(costs, r, a), least);
+        sum += one;
+        if (!found && one > 0) drawn = a; /* the last that may be, where rounding leaves none */
+        found = found || sum > u;
+        if (p) rows_put(p, r, a, one);
+    }
+    return drawn;
+}
+
 static void weigh_row(const gap_run *g, int64_t r)
 {
-    const int64_t best = best_arm(&g->costs, r);
-    const double least = rows_get(&g->costs, r, best);
-    double others = 0, sum = 0;
-    for (int64_t a = 0; a < g->costs.cols; a++)
-        if (a != best) others += weight(g, rows_get(&g->costs, r, a), least);
-    const double rest = others < 1 ? 1 - others : 0;
     const double u = g->has_u     ? rows_get(&g->u, r, 0)
                      : g->has_arm ? rng_uniform(g->seed, g->offset + (uint64_t)r)
                                   : 0;
-    int64_t drawn = best;
-    bool found = false;
-    for (int64_t a = 0; a < g->costs.cols; a++) {
-        const double p = a == best ? rest : weight(g, rows_get(&g->costs, r, a), least);
-        sum += p;
-        if (!found && p > 0) drawn = a; /* the last that may be, where rounding leaves none */
-        found = found || sum > u;
-        if (g->has_p) rows_put(&g->p, r, a, p);
-    }
-    if (g->has_arm) rows_put(&g->arm, r, 0, (double)drawn);
+    const int64_t arm =
+        gap_draw(g->opts.rule, g->opts.gamma, &g->costs, r, u, g->has_p ? &g->p : NULL);
+    if (g->has_arm) rows_put(&g->arm, r, 0, (double)arm);
 }
 
 static void weigh_block(void *arg, int64_t task, int32_t worker)
@@ -162,4 +170,39 @@ slg_status slg_inverse_gap(slg_ctx *ctx, const slg_tensor *costs, const slg_tens
     if (!ctx) return SLG_ERR_NULL;
     op_begin(ctx, "slg_inverse_gap");
     return op_end(ctx, run(ctx, costs, u, opts, rng, p, arm));
+}
+
+/* ---- gamma ------------------------------------------------------------------------------ */
+
+slg_status gap_gamma(slg_ctx *ctx, int32_t rule, int64_t arms, double horizon, double regret,
+                     double delta, double *gamma)
+{
+    const double k = (double)arms;
+    if (!gamma) return slg_fail(ctx, SLG_ERR_NULL, "gamma is NULL");
+    SLG_TRY(option_choice(ctx, "rule", rule, SLG_GAP_SQUARE, SLG_GAP_FIRST_ORDER));
+    if (arms < 1)
+        return slg_fail(ctx, SLG_ERR_RANGE, "arms is %lld, must be at least 1",
+                        (long long)arms);
+    SLG_TRY(option_least(ctx, "horizon", horizon, 0));
+    SLG_TRY(option_least(ctx, "regret", regret, 0));
+    double value;
+    if (rule == SLG_GAP_SQUARE) {
+        if (!(delta > 0 && delta <= 1))
+            return slg_fail(ctx, SLG_ERR_RANGE, "delta is %g, must be in (0, 1]", delta);
+        value = sqrt(k * horizon / (regret + log(2 / delta)));
+    } else {
+        if (!(regret > 0)) return slg_fail(ctx, SLG_ERR_RANGE, "regret is 0, must be above");
+        value = fmax(sqrt(k * horizon / (3 * regret)), 10 * k);
+    }
+    if (!isfinite(value)) return slg_fail(ctx, SLG_ERR_RANGE, "gamma is %g", value);
+    *gamma = value;
+    return SLG_OK;
+}
+
+slg_status slg_inverse_gap_gamma(slg_ctx *ctx, int32_t rule, int64_t arms, double horizon,
+                                 double regret, double delta, double *gamma)
+{
+    if (!ctx) return SLG_ERR_NULL;
+    op_begin(ctx, "slg_inverse_gap_gamma");
+    return op_end(ctx, gap_gamma(ctx, rule, arms, horizon, regret, delta, gamma));
 }

@@ -818,6 +818,62 @@ AT(slg_inverse_gap_opts, size, 0)
 AT(slg_inverse_gap_opts, rule, 4)
 AT(slg_inverse_gap_opts, gamma, 8)
 
+SIZE(slg_perturbed_loss_opts, 32)
+AT(slg_perturbed_loss_opts, size, 0)
+AT(slg_perturbed_loss_opts, rule, 4)
+AT(slg_perturbed_loss_opts, signs, 8)
+AT(slg_perturbed_loss_opts, reserved, 12)
+AT(slg_perturbed_loss_opts, c_p, 16)
+AT(slg_perturbed_loss_opts, width, 24)
+
+SIZE(slg_perturbed_loss_out, 56)
+AT(slg_perturbed_loss_out, size, 0)
+AT(slg_perturbed_loss_out, reserved, 4)
+AT(slg_perturbed_loss_out, value, 8)
+AT(slg_perturbed_loss_out, perturbed, 16)
+AT(slg_perturbed_loss_out, prediction, 24)
+AT(slg_perturbed_loss_out, loss, 32)
+AT(slg_perturbed_loss_out, df, 40)
+AT(slg_perturbed_loss_out, dtheta, 48)
+
+SIZE(slg_bandit_opts, 136)
+AT(slg_bandit_opts, size, 0)
+AT(slg_bandit_opts, rule, 4)
+AT(slg_bandit_opts, model, 8)
+AT(slg_bandit_opts, width, 12)
+AT(slg_bandit_opts, activation, 16)
+AT(slg_bandit_opts, shared, 20)
+AT(slg_bandit_opts, signs, 24)
+AT(slg_bandit_opts, schedule, 28)
+AT(slg_bandit_opts, seed, 32)
+AT(slg_bandit_opts, gamma, 40)
+AT(slg_bandit_opts, horizon, 48)
+AT(slg_bandit_opts, regret, 56)
+AT(slg_bandit_opts, delta, 64)
+AT(slg_bandit_opts, c_p, 72)
+AT(slg_bandit_opts, step, 80)
+AT(slg_bandit_opts, mu, 88)
+AT(slg_bandit_opts, radius, 96)
+AT(slg_bandit_opts, variance, 104)
+AT(slg_bandit_opts, user, 112)
+AT(slg_bandit_opts, predict, 120)
+AT(slg_bandit_opts, gradient, 128)
+
+SIZE(slg_bandit_info_t, 96)
+AT(slg_bandit_info_t, size, 0)
+AT(slg_bandit_info_t, model, 4)
+AT(slg_bandit_info_t, arms, 8)
+AT(slg_bandit_info_t, dim, 16)
+AT(slg_bandit_info_t, weights, 24)
+AT(slg_bandit_info_t, rounds, 32)
+AT(slg_bandit_info_t, draws, 40)
+AT(slg_bandit_info_t, projections, 48)
+AT(slg_bandit_info_t, cost, 56)
+AT(slg_bandit_info_t, loss, 64)
+AT(slg_bandit_info_t, gamma, 72)
+AT(slg_bandit_info_t, step, 80)
+AT(slg_bandit_info_t, distance, 88)
+
 SIZE(slg_omd_opts, 96)
 AT(slg_omd_opts, size, 0)
 AT(slg_omd_opts, domain, 4)
@@ -1191,6 +1247,11 @@ _Static_assert(SLG_ONE_VS_REST == 0 && SLG_MAX_MARGIN == 1 && SLG_SUM_MARGIN == 
 _Static_assert(SLG_SVM_MEAN == 0 && SLG_SVM_SUM == 1, "slg_svm_scaling");
 _Static_assert(SLG_QK_NORM_L2 == 0 && SLG_QK_NORM_RMS == 1, "slg_qk_norm_form");
 _Static_assert(SLG_GAP_SQUARE == 0 && SLG_GAP_FIRST_ORDER == 1, "slg_gap_rule");
+_Static_assert(SLG_BANDIT_LINEAR == 0 && SLG_BANDIT_TWO_LAYER == 1 && SLG_BANDIT_CALLBACKS == 2,
+               "slg_bandit_model");
+_Static_assert(SLG_BANDIT_CONSTANT == 0 && SLG_BANDIT_INVERSE == 1, "slg_bandit_step");
+_Static_assert(SLG_BANDIT_THETA == 1 && SLG_BANDIT_THETA0 == 2 && SLG_BANDIT_OUTPUT == 3,
+               "slg_bandit_part");
 _Static_assert(SLG_OMD == 1 && SLG_HEDGE == 2 && SLG_OMD_ENSEMBLE == 3, "slg_learner_kind");
 _Static_assert(SLG_DOMAIN_FREE == 0 && SLG_DOMAIN_BALL == 1 && SLG_DOMAIN_BOX == 2 &&
                    SLG_DOMAIN_SIMPLEX == 3 && SLG_DOMAIN_SIMPLEX_ENTROPY == 4,
@@ -1297,6 +1358,10 @@ static void test_struct_size(void **state)
     CHECK(slg_mdp_episode)
     CHECK(slg_mdp_world)
     CHECK(slg_inverse_gap_opts)
+    CHECK(slg_perturbed_loss_opts)
+    CHECK(slg_perturbed_loss_out)
+    CHECK(slg_bandit_opts)
+    CHECK(slg_bandit_info_t)
     CHECK(slg_omd_opts)
     CHECK(slg_hedge_opts)
     CHECK(slg_gbm)

@@ -35,6 +35,15 @@ static void test_numbers(void **state)
     const uint32_t key[2] = { (uint32_t)key_seed, (uint32_t)(key_seed >> 32) };
     uint32_t word[4];
     philox4x32(counter, key, word);
+    uint64_t many[7];
+    for (uint64_t first = 0; first < 4; first++)
+        for (int64_t n = 0; n <= 6; n++) {
+            many[n] = 7;
+            rng_numbers(key_seed, index + first, n, many);
+            for (int64_t i = 0; i < n; i++)
+                assert_true(many[i] == rng_number(key_seed, index + first + (uint64_t)i));
+            assert_true(many[n] == 7);
+        }
     assert_true(rng_number(key_seed, index) == (word[0] | (uint64_t)word[1] << 32));
     (void)state;
 }

@@ -41,6 +41,7 @@
 #define BOUND_dots 1e-4            /* in double */
 #define BOUND_rows_dot 1e-4        /* in double; of the magnitudes that are added up */
 #define BOUND_rows_sum 1e-4        /* the same */
+#define BOUND_sign_dot 1e-4        /* in double */
 #define BOUND_rank_keys 0
 #define BOUND_weigh_sums 24.0     /* of the magnitudes that are added up */
 #define BOUND_weigh_emit 4.0      /* of |f p| (|c p| + |b q| + |s|) */
@@ -72,6 +73,7 @@
 #define BOUND_scale 1.0 /* 1, rounded once, as the next */
 #define BOUND_add 1.0
 #define BOUND_accumulate 1.0      /* rounded once */
+#define BOUND_sign_add 1.0        /* rounded once */
 #define BOUND_stable_sum 10.0 /* 7.7   6.3   6.3 */
 #define BOUND_stable_dot 12.0 /* 6.2   7.3   6.7; of sum q |log s| */
 #define BOUND_stable_prob 5.0 /* 2.4   2.4   2.4 */

@@ -189,6 +189,38 @@ static void check_accumulate(const call *c, worst_t *w)
 SPEC(accumulate, .variants = 1, .in = { F4, F4 }, .out = { F4, F4 },
      .special = { ANY_VALUE, ANY_VALUE });
 
+/* The numbers that are added to come from input 0, and go to output 0 as floats. */
+static void run_sign_add(const kernel_table *k, call *c)
+{
+    const size_t words = (c->n + 63) / 64;
+    uint64_t *signs = malloc((words + 1) * sizeof *signs);
+    double *y = malloc((c->n + 1) * sizeof *y);
+    assert_non_null(signs), assert_non_null(y);
+    for (size_t i = 0; i < words; i++) signs[i] = 0x9E3779B97F4A7C15u * (i + 1);
+    for (size_t i = 0; i < c->n; i++) y[i] = flushed(in(c, 0)[i]);
+    y[c->n] = 7;
+    k->sign_add(c->n, signs, 0.3, y);
+    assert_true(y[c->n] == 7);
+    for (size_t i = 0; i < c->n; i++) {
+        const bool plus = signs[i / 64] >> (i % 64) & 1;
+        const double want = flushed(in(c, 0)[i]) + (plus ? 0.3 : -0.3);
+        assert_true(y[i] == want || (isnan(y[i]) && isnan(want)));
+        out(c, 0)[i] = (float)y[i];
+    }
+    free(signs), free(y);
+}
+
+static void check_sign_add(const call *c, worst_t *w)
+{
+    for (size_t i = 0; i < c->n; i++) {
+        const uint64_t word = 0x9E3779B97F4A7C15u * (i / 64 + 1);
+        const double want = flushed(in(c, 0)[i]) + (word >> (i % 64) & 1 ? 0.3 : -0.3);
+        note(w, i, (double)out(c, 0)[i], want, fabs(want));
+    }
+}
+
+SPEC(sign_add, .variants = 1, .in = { F4 }, .out = { F4 }, .special = { ANY_VALUE });
+
 static const float stream_factor = -0.75f;
 
 static void run_stream(const kernel_table *k, call *c)

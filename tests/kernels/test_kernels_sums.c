@@ -206,6 +206,35 @@ static void check_dots(const call *c, worst_t *w)
 
 SPEC(dots, .variants = 1, .in = { F4, F4 }, .special = { ANY_VALUE, ANY_VALUE });
 
+/* Signs that differ from word to word. */
+static double sign_at(size_t i)
+{
+    const uint64_t word = 0x9E3779B97F4A7C15u * (i / 64 + 1);
+    return word >> (i % 64) & 1 ? 1 : -1;
+}
+
+static void run_sign_dot(const kernel_table *k, call *c)
+{
+    const size_t words = (c->n + 63) / 64;
+    uint64_t *signs = malloc((words + 1) * sizeof *signs);
+    assert_non_null(signs);
+    for (size_t i = 0; i < words; i++) signs[i] = 0x9E3779B97F4A7C15u * (i + 1);
+    c->got[0] = k->sign_dot(c->n, signs, in(c, 0), in(c, 1));
+    free(signs);
+}
+
+static void check_sign_dot(const call *c, worst_t *w)
+{
+    long double sum = 0, size = 0;
+    for (size_t i = 0; i < c->n; i++) {
+        const double x = flushed(in(c, 0)[i]), y = flushed(in(c, 1)[i]);
+        sum += sign_at(i) * (x - y), size += fabs(x) + fabs(y);
+    }
+    note(w, 0, c->got[0], (double)sum, (double)size + 1e-60);
+}
+
+SPEC(sign_dot, .variants = 1, .in = { F4, F4 }, .special = { ANY_VALUE, ANY_VALUE });
+
 /* n floats as rows: so many of them, so many chosen. */
 static const struct {
     size_t rows;

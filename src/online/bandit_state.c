@@ -1,0 +1,167 @@
+/*
+ * bandit_state.c - what a bandit tells, and its state as bytes.
+ */
+#include <stddef.h>
+#include <string.h>
+
+#include "bandit_handle.h"
+#include "core/checksum.h"
+#include "core/options.h"
+
+void slg_bandit_info_init(slg_bandit_info_t *info, size_t size)
+{
+    static const slg_bandit_info_t none = { .size = sizeof none };
+    options_init(info, size, &none, sizeof none);
+}
+
+static slg_status tell(slg_bandit *b, slg_bandit_info_t *info)
+{
+    size_t size;
+    SLG_TRY(options_size(b->ctx, "info", info, &size));
+    const bandit_counters *c = &b->counters;
+    slg_bandit_info_t ours = { .model = b->opts.model,
+                               .arms = b->arms,
+                               .dim = b->dim,
+                               .weights = b->size,
+                               .rounds = c->rounds,
+                               .draws = c->draws,
+                               .projections = c->projections,
+                               .cost = c->cost,
+                               .loss = c->loss,
+                               .gamma = b->opts.gamma,
+                               .step = bandit_step(b) };
+    const rows t = bandit_row(b, b->theta), t0 = bandit_row(b, b->theta0);
+    SLG_TRY(ball_distance(b->ctx, &t, &t0, &ours.distance));
+    options_write(info, &ours, sizeof ours);
+    return SLG_OK;
+}
+
+slg_status slg_bandit_info(slg_bandit *b, slg_bandit_info_t *info)
+{
+    if (!b || !info) return SLG_ERR_NULL;
+    op_begin(b->ctx, "slg_bandit_info");
+    return op_end(b->ctx, tell(b, info));
+}
+
+static slg_status read_part(slg_bandit *b, int32_t part, slg_tensor *out)
+{
+    const float *from = part == SLG_BANDIT_THETA    ? b->theta
+                        : part == SLG_BANDIT_THETA0 ? b->theta0
+                        : part == SLG_BANDIT_OUTPUT ? b->output
+                                                    : NULL;
+    const int64_t n = part == SLG_BANDIT_OUTPUT ? b->opts.width : b->size;
+    if (!from)
+        return slg_fail(b->ctx, SLG_ERR_RANGE, "part is %d, this bandit has no such part",
+                        part);
+    SLG_TRY(tensor_out(b->ctx, "out", out, DT_ROW | DT_F64, 1, 1));
+    SLG_TRY(tensor_shape_is(b->ctx, "out", out, 1, &n));
+    const rows m = rows_of(out);
+    for (int64_t i = 0; i < n; i++) rows_put(&m, 0, i, (double)from[i]);
+    return SLG_OK;
+}
+
+slg_status slg_bandit_read(slg_bandit *b, int32_t part, slg_tensor *out)
+{
+    if (!b) return SLG_ERR_NULL;
+    op_begin(b->ctx, "slg_bandit_read");
+    return op_end(b->ctx, read_part(b, part, out));
+}
+
+/* ---- State as bytes --------------------------------------------------------------------- */
+
+/* In front of theta and theta0. Little-endian, as is everything that this library runs on. */
+typedef struct state_header {
+    char magic[8];
+    int32_t model, width;
+    int64_t arms, dim, size;
+    uint64_t seed;
+    bandit_counters counters;
+    uint64_t checksum; /* of what comes before it and of the weights */
+} state_header;
+
+static const char magic[8] = { 's', 'l', 'g', 'b', 'n', 'd', '0', '1' };
+
+static state_header header_of(const slg_bandit *b)
+{
+    state_header h;
+    memset(&h, 0, sizeof h);
+    memcpy(h.magic, magic, sizeof magic);
+    h.model = b->opts.model, h.width = b->opts.width;
+    h.arms = b->arms, h.dim = b->dim, h.size = b->size;
+    h.seed = b->opts.seed, h.counters = b->counters;
+    return h;
+}
+
+static uint64_t checksum(const state_header *h, const char *theta, const char *theta0)
+{
+    const size_t size = (size_t)h->size * sizeof(float);
+    const uint64_t sum = checksum_of(CHECKSUM_START, h, offsetof(state_header, checksum));
+    return checksum_of(checksum_of(sum, theta, size), theta0, size);
+}
+
+static slg_status export(slg_bandit *b, char *buffer, int64_t capacity, int64_t *bytes)
+{
+    const size_t size = (size_t)b->size * sizeof(float);
+    const int64_t need = (int64_t)(sizeof(state_header) + 2 * size);
+    if (buffer && capacity < need)
+        return slg_fail(b->ctx, SLG_ERR_RANGE, "capacity is %lld bytes, the state needs %lld",
+                        (long long)capacity, (long long)need);
+    *bytes = need;
+    if (!buffer) return SLG_OK;
+    state_header h = header_of(b);
+    h.checksum = checksum(&h, (const char *)b->theta, (const char *)b->theta0);
+    memcpy(buffer, &h, sizeof h);
+    memcpy(buffer + sizeof h, b->theta, size);
+    memcpy(buffer + sizeof h + size, b->theta0, size);
+    return SLG_OK;
+}
+
+slg_status slg_bandit_export(slg_bandit *b, void *buffer, int64_t capacity, int64_t *bytes)
+{
+    if (!b || !bytes) return SLG_ERR_NULL;
+    op_begin(b->ctx, "slg_bandit_export");
+    return op_end(b->ctx, export(b, buffer, capacity, bytes));
+}
+
+static slg_status import(slg_bandit *b, const char *buffer, int64_t bytes)
+{
+    const size_t size = (size_t)b->size * sizeof(float);
+    const int64_t need = (int64_t)(sizeof(state_header) + 2 * size);
+    slg_ctx *ctx = b->ctx;
+    state_header h;
+    if (!buffer) return slg_fail(ctx, SLG_ERR_NULL, "buffer is NULL");
+    if (bytes < (int64_t)sizeof h)
+        return slg_fail(ctx, SLG_ERR_STATE, "%lld bytes are too few for a state",
+                        (long long)bytes);
+    memcpy(&h, buffer, sizeof h);
+    if (memcmp(h.magic, magic, sizeof magic) != 0)
+        return slg_fail(ctx, SLG_ERR_STATE, "buffer does not hold a bandit's state");
+    if (h.model != b->opts.model || h.arms != b->arms || h.dim != b->dim || h.size != b->size ||
+        h.width != b->opts.width)
+        return slg_fail(ctx, SLG_ERR_STATE,
+                        "state is of model %d, %lld arms, dim %lld, %lld weights; the bandit "
+                        "of %d, %lld, %lld, %lld",
+                        h.model, (long long)h.arms, (long long)h.dim, (long long)h.size,
+                        b->opts.model, (long long)b->arms, (long long)b->dim,
+                        (long long)b->size);
+    if (bytes != need)
+        return slg_fail(ctx, SLG_ERR_STATE, "state has %lld bytes, must have %lld",
+                        (long long)bytes, (long long)need);
+    const char *theta = buffer + sizeof h, *theta0 = theta + size;
+    if (checksum(&h, theta, theta0) != h.checksum)
+        return slg_fail(ctx, SLG_ERR_STATE, "state is damaged: its checksum does not fit");
+    memcpy(b->theta, theta, size);
+    memcpy(b->theta0, theta0, size);
+    b->counters = h.counters;
+    b->opts.seed = h.seed;
+    b->shift_known = false;
+    bandit_seed(b);
+    return SLG_OK;
+}
+
+slg_status slg_bandit_import(slg_bandit *b, const void *buffer, int64_t bytes)
+{
+    if (!b) return SLG_ERR_NULL;
+    op_begin(b->ctx, "slg_bandit_import");
+    return op_end(b->ctx, import(b, buffer, bytes));
+}
