@@ -6,8 +6,8 @@
  * turn it back.
  *
  * 1. Two dimensions, where the score is known: log x_0 = c (1, -1/2) + N(0, 0.15^2), c one of
- *    two. With the exact score, by both samplers, and with one that a network learned. Distance:
- *    MMD^2 of log x, Gaussian kernel of width 0.3.
+ *    two. With the exact score, by both samplers, and with one that a network learned. Their
+ *    distance: MMD^2 of log x, Gaussian kernel of width 0.3.
  * 2. The 8 by 8 digits, as images + 1, from noised class averages. Distances to digits that
  *    were held out: MMD^2 of width 2, and that to the nearest; beside those of other digits and
  *    of pixels drawn independently, each as it is in the digits.
@@ -33,7 +33,7 @@ enum {
 
 static const double NARROW = 0.15, CENTER[2] = { -0.6, 0.7 };
 
-/* ---- Distance ----------------------------------------------------------------------------- */
+/* ---- Distance ---------------------------------------------------------------------------- */
 
 static double kernel_sum(const float *a, const float *b, int points, int d, double width)
 {
@@ -57,7 +57,7 @@ static double distance(const float *a, const float *b, int points, int d, double
            2 * kernel_sum(a, b, points, d, width);
 }
 
-/* ---- Two dimensions ----------------------------------------------------------------------- */
+/* ---- Two dimensions ---------------------------------------------------------------------- */
 
 typedef struct world {
     run_t *r;
@@ -234,7 +234,7 @@ static void points_part(world *w, rng *g)
           (double)lost, "", at_most(0));
 }
 
-/* ---- Digits ------------------------------------------------------------------------------- */
+/* ---- Digits ------------------------------------------------------------------------------ */
 
 typedef struct digits {
     float *x;                        /* [ROWS, PIXELS] in [0, 1], in any order */
