@@ -95,11 +95,12 @@ static slg_status risk_parts(const setting *s, const double *gamma, double *b, d
 
 static slg_status check_sigma(const setting *s)
 {
-    double rcond = 0;
+    double rcond;
+    bool definite;
     double *copy = matrix(s);
     if (!copy) return SLG_ERR_MEMORY;
     memcpy(copy, s->sigma, (size_t)(s->d * s->d) * sizeof *copy);
-    SLG_TRY(blas_dcholesky(s->ctx, s->d, copy, &rcond));
+    SLG_TRY(blas_dpotrf(s->ctx, s->d, copy, &definite, &rcond));
     if (rcond > DBL_EPSILON) return SLG_OK;
     return slg_fail(s->ctx, SLG_ERR_RANGE,
                     "sigma is singular or not positive definite (reciprocal condition %.2g)",

@@ -151,12 +151,17 @@ static slg_status read_sizes(tasks *s, const slg_regression_tasks_out *out)
 
 static slg_status root_of(tasks *s, const char *name, const rows *m, double **root)
 {
-    double rcond = 0;
+    const int64_t d = s->d;
+    double rcond;
+    bool definite;
     *root = NULL;
     if (!m->data) return SLG_OK;
     SLG_TRY(matrix_doubles(s->ctx, m, s->d, root));
     SLG_TRY(matrix_symmetric(s->ctx, name, s->d, *root));
-    SLG_TRY(blas_dcholesky(s->ctx, s->d, *root, &rcond));
+    SLG_TRY(blas_dpotrf(s->ctx, d, *root, &definite, &rcond));
+    for (int64_t i = 0; i < d; i++) /* L = R' */
+        for (int64_t j = 0; j < i; j++)
+            (*root)[i * d + j] = (*root)[j * d + i], (*root)[j * d + i] = 0;
     if (rcond > DBL_EPSILON) return SLG_OK;
     return slg_fail(s->ctx, SLG_ERR_RANGE,
                     "%s is not positive definite (reciprocal condition %.2g)", name, rcond);

@@ -52,22 +52,17 @@ slg_status blas_dsolve(slg_ctx *ctx, int64_t n, double *a, int64_t count, double
                        double least, double *rcond);
 
 /*
- * The same by Cholesky, for a symmetric positive definite a, of which the upper triangle is
- * read. *rcond is 0 where it is not positive definite.
+ * Cholesky, of a symmetric positive definite a (n x n, row-major): the upper triangle, which
+ * alone is read, becomes R with a = R'R, what is below it stays; *definite is false where there
+ * is no R. *rcond: an estimate of the reciprocal condition, 0 where not definite; NULL: none is
+ * made, which saves O(n^2). Then a x_j = b_j for the rows of b.
  */
+slg_status blas_dpotrf(slg_ctx *ctx, int64_t n, double *a, bool *definite, double *rcond);
+slg_status blas_dpotrs(slg_ctx *ctx, int64_t n, const double *r, int64_t count, double *b);
+
+/* Both at once, as blas_dsolve: b is untouched where *rcond is 0 or below `least`. */
 slg_status blas_dposv(slg_ctx *ctx, int64_t n, double *a, int64_t count, double *b,
                       double least, double *rcond);
-
-/* a = L L': L, lower triangular with zeros above, over a. *rcond as there. */
-slg_status blas_dcholesky(slg_ctx *ctx, int64_t n, double *a, double *rcond);
-
-/*
- * The bare parts, without a condition: the upper triangle of a (n x n, row-major), which alone
- * is read, becomes R with a = R'R, false where a is not positive definite; then a x_j = b_j for
- * the rows of b.
- */
-slg_status blas_dpotrf(slg_ctx *ctx, int64_t n, double *a, bool *definite);
-slg_status blas_dpotrs(slg_ctx *ctx, int64_t n, const double *r, int64_t count, double *b);
 
 /*
  * Singular values of a (n x n, row-major, overwritten), largest first, and the left singular

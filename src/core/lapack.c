@@ -114,67 +114,64 @@ slg_status blas_dsolve(slg_ctx *ctx, int64_t n, double *a, int64_t count, double
     return SLG_OK;
 }
 
-/* Row-major upper is LAPACK's lower. The norm of the whole, which a symmetric a gives by rows.
-   */
-static slg_status factor(slg_ctx *ctx, int64_t n, double *a, double *rcond)
+/* The same of a symmetric matrix, of which the upper triangle is there. sum: [n]. */
+static double symmetric_norm(int64_t n, const double *a, double *sum)
 {
-    int *iwork = arena_alloc(ctx, (size_t)n, sizeof *iwork);
-    double *work = arena_alloc(ctx, 3 * (size_t)n, sizeof *work);
+    double most = 0;
+    for (int64_t i = 0; i < n; i++) sum[i] = 0;
+    for (int64_t i = 0; i < n; i++) {
+        sum[i] += fabs(a[i * n + i]);
+        for (int64_t j = i + 1; j < n; j++) {
+            const double v = fabs(a[i * n + j]);
+            sum[i] += v, sum[j] += v;
+        }
+    }
+    for (int64_t i = 0; i < n && !isnan(most); i++)
+        if (!(sum[i] <= most)) most = sum[i]; /* NaN too */
+    return most;
+}
+
+/* Of the matrix that dpotrf made r of. */
+static double cholesky_rcond(int64_t n, const double *r, double norm, double *work, int *iwork)
+{
+    const int size = (int)n;
+    double rcond = 0;
+    int info = 0;
+    dpocon_("L", &size, r, &size, &norm, &rcond, work, iwork, &info, 1);
+    return info == 0 && !isnan(rcond) ? rcond : 0;
+}
+
+/* Row-major upper is LAPACK's lower. */
+slg_status blas_dpotrf(slg_ctx *ctx, int64_t n, double *a, bool *definite, double *rcond)
+{
+    SLG_TRY(check(ctx, n, n));
+    *definite = true;
+    if (rcond) *rcond = 1;
+    if (n == 0) return SLG_OK;
+    int *iwork = arena_alloc(ctx, rcond ? (size_t)n : 0, sizeof *iwork);
+    double *work = arena_alloc(ctx, rcond ? 3 * (size_t)n : 0, sizeof *work), norm = 0;
     if (!iwork || !work) return SLG_ERR_MEMORY;
     const int size = (int)n;
-    const double norm = row_norm(n, a);
     int info = 0;
-    *rcond = 0;
-    if (!isfinite(norm)) return SLG_OK;
-    dpotrf_("L", &size, a, &size, &info, 1);
-    if (info == 0) dpocon_("L", &size, a, &size, &norm, rcond, work, iwork, &info, 1);
-    if (info != 0 || isnan(*rcond)) *rcond = 0;
+    if (rcond) norm = symmetric_norm(n, a, work);
+    fp_mode mode = fp_enter_ieee();
+    if (isfinite(norm)) dpotrf_("L", &size, a, &size, &info, 1);
+    *definite = isfinite(norm) && info == 0;
+    for (int64_t i = 0; i < n && *definite; i++) /* NaN passes dpotrf of some builds */
+        if (!(a[i * n + i] > 0) || !isfinite(a[i * n + i])) *definite = false;
+    if (rcond) *rcond = *definite ? cholesky_rcond(n, a, norm, work, iwork) : 0;
+    fp_leave(mode);
     return SLG_OK;
 }
 
 slg_status blas_dposv(slg_ctx *ctx, int64_t n, double *a, int64_t count, double *b,
                       double least, double *rcond)
 {
+    bool definite;
     SLG_TRY(check(ctx, n, count));
-    *rcond = 1;
-    if (n == 0) return SLG_OK;
-    const int size = (int)n, sides = (int)count;
-    int info = 0;
-    fp_mode mode = fp_enter_ieee();
-    slg_status status = factor(ctx, n, a, rcond);
-    if (status == SLG_OK && *rcond > 0 && *rcond >= least && sides > 0)
-        dpotrs_("L", &size, &sides, a, &size, b, &size, &info, 1);
-    fp_leave(mode);
-    return status;
-}
-
-slg_status blas_dcholesky(slg_ctx *ctx, int64_t n, double *a, double *rcond)
-{
-    SLG_TRY(check(ctx, n, 0));
-    *rcond = 1;
-    if (n == 0) return SLG_OK;
-    fp_mode mode = fp_enter_ieee();
-    slg_status status = factor(ctx, n, a, rcond);
-    fp_leave(mode);
-    for (int64_t i = 0; i < n; i++) /* L' stands in the rows */
-        for (int64_t j = 0; j < i; j++) a[i * n + j] = a[j * n + i], a[j * n + i] = 0;
-    return status;
-}
-
-slg_status blas_dpotrf(slg_ctx *ctx, int64_t n, double *a, bool *definite)
-{
-    SLG_TRY(check(ctx, n, n));
-    *definite = true;
-    if (n == 0) return SLG_OK;
-    const int size = (int)n;
-    int info = 0;
-    fp_mode mode = fp_enter_ieee();
-    dpotrf_("L", &size, a, &size, &info, 1); /* the upper triangle, by rows */
-    fp_leave(mode);
-    *definite = info == 0;
-    for (int64_t i = 0; i < n && *definite; i++) /* NaN passes dpotrf of some builds */
-        if (!(a[i * n + i] > 0) || !isfinite(a[i * n + i])) *definite = false;
-    return SLG_OK;
+    SLG_TRY(blas_dpotrf(ctx, n, a, &definite, rcond));
+    return definite && *rcond > 0 && *rcond >= least ? blas_dpotrs(ctx, n, a, count, b)
+                                                     : SLG_OK;
 }
 
 slg_status blas_dpotrs(slg_ctx *ctx, int64_t n, const double *r, int64_t count, double *b)

@@ -20,7 +20,7 @@ static slg_status open(slg_ctx *ctx, const slg_tensor *t, norm_metric *m)
             for (int64_t j = 0; j < i; j++) m->b[i * d + j] = m->b[j * d + i];
         m->factor = m->b + d * d;
         memcpy(m->factor, m->b, (size_t)(d * d) * sizeof *m->b);
-        if (definite) SLG_TRY(blas_dpotrf(ctx, d, m->factor, &definite));
+        if (definite) SLG_TRY(blas_dpotrf(ctx, d, m->factor, &definite, NULL));
     } else
         for (int64_t i = 0; i < d; i++) definite = definite && m->b[i] > 0;
     if (definite) return SLG_OK;

@@ -51,7 +51,7 @@ static slg_status solve_dense(const step_problem *s, double lambda, double *dx, 
                 v += lambda * (s->b->b ? s->b->b[i] : 1);
             k[i * d + j] = v;
         }
-    SLG_TRY(blas_dpotrf(s->ctx, d, k, solved));
+    SLG_TRY(blas_dpotrf(s->ctx, d, k, solved, NULL));
     if (!*solved) return SLG_OK;
     for (int64_t i = 0; i < d; i++) dx[i] = -s->g[i];
     return blas_dpotrs(s->ctx, d, k, 1, dx);

@@ -111,6 +111,7 @@ static void test_cholesky(void **state)
 {
     (void)state;
     double b[N * N], a[N * N], copy[N * N], root[N * N], x[2 * N], y[2 * N], rcond;
+    bool definite;
     fill(b, N * N, 5), fill(y, 2 * N, 6);
     for (int i = 0; i < N * N; i++) a[i] = i % (N + 1) == 0;
     assert_int_equal(blas_dsyrk(ctx, N, N, 1, b, a), SLG_OK);
@@ -120,14 +121,21 @@ static void test_cholesky(void **state)
     arena_begin(ctx);
     assert_int_equal(blas_dposv(ctx, N, copy, 2, x, 1e-12, &rcond), SLG_OK);
     assert_true(rcond > 1e-6 && rcond < 1);
-    assert_int_equal(blas_dcholesky(ctx, N, root, &rcond), SLG_OK);
-    for (int i = 0; i < N; i++)
-        for (int j = 0; j < N; j++) {
-            double sum = 0;
-            for (int k = 0; k < N; k++) sum += root[i * N + k] * root[j * N + k];
-            assert_true(fabs(sum - a[i * N + j]) < 1e-12 * (1 + fabs(sum)));
-            if (j > i) assert_true(root[i * N + j] == 0);
-        }
+    double same, *const wanted[] = { NULL, &same };
+    for (int with = 0; with < 2; with++) { /* a condition; below R all is as it was */
+        memcpy(root, a, sizeof a);
+        for (int i = 0; i < N; i++)
+            for (int j = 0; j < i; j++) root[i * N + j] = 1e3;
+        assert_int_equal(blas_dpotrf(ctx, N, root, &definite, wanted[with]), SLG_OK);
+        assert_true(definite && (!with || same == rcond));
+        for (int i = 0; i < N; i++)
+            for (int j = i; j < N; j++) {
+                double sum = 0;
+                for (int k = 0; k <= i; k++) sum += root[k * N + i] * root[k * N + j];
+                assert_true(fabs(sum - a[i * N + j]) < 1e-12 * (1 + fabs(sum)));
+                if (j > i) assert_true(root[j * N + i] == 1e3);
+            }
+    }
     for (int s = 0; s < 2; s++)
         for (int i = 0; i < N; i++) {
             double sum = 0;
@@ -141,11 +149,11 @@ static void test_cholesky(void **state)
         assert_int_equal(blas_dposv(ctx, N, copy, 2, x, 0, &rcond), SLG_OK);
         assert_true(rcond == 0);
         assert_memory_equal(x, y, sizeof x);
-        assert_int_equal(blas_dcholesky(ctx, N, root, &rcond), SLG_OK);
-        assert_true(rcond == 0);
+        assert_int_equal(blas_dpotrf(ctx, N, root, &definite, i % 2 ? &rcond : NULL), SLG_OK);
+        assert_true(!definite && rcond == 0);
     }
     assert_int_equal(blas_dposv(ctx, 0, copy, 2, x, 0, &rcond), SLG_OK);
-    assert_int_equal(blas_dcholesky(ctx, -1, copy, &rcond), SLG_ERR_SHAPE);
+    assert_int_equal(blas_dpotrf(ctx, -1, copy, &definite, &rcond), SLG_ERR_SHAPE);
     arena_end(ctx);
 }
 
