@@ -1,17 +1,21 @@
 /*
  * row_product_loops.h - the two products of row_products.c for one pair of types, which the
- * includer names:
- *
- *   SUFFIX           of the functions
- *   X, T             of x; of w, and of sums in a call
- *   V, LEN           vector of T, elements in it
- *   V_ZERO, V_SET(a), V_LOAD(p), V_LOAD_N(p, n), V_MAD, V_HSUM
- *   V_ADD_TO(to, a, n)          adds the first n elements of a to doubles
- *   X_LOAD(p), X_LOAD_N(p, n)   of x, as T
+ * includer names: SUFFIX of the functions, X of x, and T of w and of sums in a call. What is
+ * done with vectors of T ends in _float or _double there.
  */
 #define PASTE2(a, b) a##_##b
 #define PASTE(a, b) PASTE2(a, b)
 #define NAME(a) PASTE(a, SUFFIX)
+#define V PASTE(v, T)
+#define LEN PASTE(LEN, T)
+#define SET PASTE(set, T)
+#define MAD PASTE(mad, T)
+#define HSUM PASTE(hsum, T)
+#define ADD_TO PASTE(add_to, T)
+#define W_LOAD PASTE(PASTE(load, T), T)
+#define W_LOAD_N PASTE(PASTE(load_n, T), T)
+#define X_LOAD PASTE(PASTE(load, X), T)
+#define X_LOAD_N PASTE(PASTE(load_n, X), T)
 
 /* sum[r][s] += <w row c + s, x row i + r> over elements [from, to), for mr rows of x and nc of
    w. */
@@ -27,30 +31,30 @@ INLINE void NAME(dots_piece)(const row_products *t, size_t i, size_t c, size_t f
 #pragma GCC unroll 8
     for (size_t r = 0; r < mr; r++)
 #pragma GCC unroll 8
-        for (size_t s = 0; s < nc; s++) acc[r][s] = V_ZERO;
+        for (size_t s = 0; s < nc; s++) acc[r][s] = SET(0);
     size_t p = from;
     for (; p + LEN <= to; p += LEN) {
         V wv[DOT_COLS];
 #pragma GCC unroll 8
-        for (size_t s = 0; s < nc; s++) wv[s] = V_LOAD(w + (ptrdiff_t)s * t->ldw + p);
+        for (size_t s = 0; s < nc; s++) wv[s] = W_LOAD(w + (ptrdiff_t)s * t->ldw + p);
 #pragma GCC unroll 8
         for (size_t r = 0; r < mr; r++) {
             const V xv = X_LOAD(x + (ptrdiff_t)r * t->ldx + p);
             if (ahead && p % (64 / sizeof(X)) == 0)
                 __builtin_prefetch(x + ahead + (ptrdiff_t)r * t->ldx + p, 0, 2);
 #pragma GCC unroll 8
-            for (size_t s = 0; s < nc; s++) acc[r][s] = V_MAD(xv, wv[s], acc[r][s]);
+            for (size_t s = 0; s < nc; s++) acc[r][s] = MAD(xv, wv[s], acc[r][s]);
         }
     }
     for (size_t s = 0; p < to && s < nc; s++) {
-        const V wv = V_LOAD_N(w + (ptrdiff_t)s * t->ldw + p, to - p);
+        const V wv = W_LOAD_N(w + (ptrdiff_t)s * t->ldw + p, to - p);
         for (size_t r = 0; r < mr; r++)
-            acc[r][s] = V_MAD(X_LOAD_N(x + (ptrdiff_t)r * t->ldx + p, to - p), wv, acc[r][s]);
+            acc[r][s] = MAD(X_LOAD_N(x + (ptrdiff_t)r * t->ldx + p, to - p), wv, acc[r][s]);
     }
 #pragma GCC unroll 8
     for (size_t r = 0; r < mr; r++)
 #pragma GCC unroll 8
-        for (size_t s = 0; s < nc; s++) sum[r][s] += (double)V_HSUM(acc[r][s]);
+        for (size_t s = 0; s < nc; s++) sum[r][s] += HSUM(acc[r][s]);
 }
 
 INLINE void NAME(dots_block)(const row_products *t, size_t i, size_t c, const size_t mr,
@@ -98,7 +102,7 @@ INLINE void NAME(sums_block)(const row_products *t, size_t c, size_t j, const si
 #pragma GCC unroll 8
     for (size_t r = 0; r < mc; r++)
 #pragma GCC unroll 8
-        for (size_t v = 0; v < nv; v++) acc[r][v] = V_ZERO;
+        for (size_t v = 0; v < nv; v++) acc[r][v] = SET(0);
     const ptrdiff_t ahead = c == 0 ? t->ahead : 0;
     for (size_t i = 0; i < t->rows; i++, x += t->ldx) {
         V xv[SUM_VECS];
@@ -109,9 +113,9 @@ INLINE void NAME(sums_block)(const row_products *t, size_t c, size_t j, const si
             xv[v] = part ? X_LOAD_N(x + v * LEN, last) : X_LOAD(x + v * LEN);
 #pragma GCC unroll 8
         for (size_t r = 0; r < mc; r++) {
-            const V wv = V_SET(w[(ptrdiff_t)r * t->ldw + (ptrdiff_t)i]);
+            const V wv = SET(w[(ptrdiff_t)r * t->ldw + (ptrdiff_t)i]);
 #pragma GCC unroll 8
-            for (size_t v = 0; v < nv; v++) acc[r][v] = V_MAD(wv, xv[v], acc[r][v]);
+            for (size_t v = 0; v < nv; v++) acc[r][v] = MAD(wv, xv[v], acc[r][v]);
         }
     }
 #pragma GCC unroll 8
@@ -120,7 +124,7 @@ INLINE void NAME(sums_block)(const row_products *t, size_t c, size_t j, const si
         for (size_t v = 0; v < nv; v++) {
             double *to =
                 (double *)t->out + (ptrdiff_t)(c + r) * t->ldo + (ptrdiff_t)(j + v * LEN);
-            V_ADD_TO(to, acc[r][v], part ? last : LEN);
+            ADD_TO(to, acc[r][v], part ? last : LEN);
         }
 }
 
@@ -147,17 +151,16 @@ void KERNEL(NAME(row_sums))(const row_products *t)
 #undef PASTE2
 #undef PASTE
 #undef NAME
+#undef V
+#undef LEN
+#undef SET
+#undef MAD
+#undef HSUM
+#undef ADD_TO
+#undef W_LOAD
+#undef W_LOAD_N
+#undef X_LOAD
+#undef X_LOAD_N
 #undef SUFFIX
 #undef X
 #undef T
-#undef V
-#undef LEN
-#undef V_ZERO
-#undef V_SET
-#undef V_LOAD
-#undef V_LOAD_N
-#undef V_ADD_TO
-#undef V_MAD
-#undef V_HSUM
-#undef X_LOAD
-#undef X_LOAD_N

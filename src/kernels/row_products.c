@@ -18,7 +18,25 @@ enum { DOT_ROWS = 4, DOT_COLS = 5, SUM_ROWS = 6, SUM_VECS = 4 };
 enum { DOT_ROWS = 4, DOT_COLS = 2, SUM_ROWS = 4, SUM_VECS = 2 };
 #endif
 
-INLINE void doubles_add_to(double *to, vd a, size_t n)
+typedef vf v_float;
+typedef vd v_double;
+enum { LEN_float = VF_LEN, LEN_double = VD_LEN };
+
+INLINE vf set_float(float a) { return vf_set(a); }
+INLINE vd set_double(double a) { return vd_set(a); }
+INLINE vf load_float_float(const float *p) { return vf_load(p); }
+INLINE vd load_float_double(const float *p) { return vd_widen(p); }
+INLINE vd load_double_double(const double *p) { return vd_load(p); }
+INLINE vf load_n_float_float(const float *p, size_t n) { return vf_load_n(p, n, 0.0f); }
+INLINE vd load_n_float_double(const float *p, size_t n) { return vd_widen_n(p, n); }
+INLINE vd load_n_double_double(const double *p, size_t n) { return vd_load_n(p, n); }
+INLINE vf mad_float(vf a, vf b, vf c) { return vf_mad(a, b, c); }
+INLINE vd mad_double(vd a, vd b, vd c) { return vd_mad(a, b, c); }
+INLINE double hsum_float(vf a) { return (double)vf_hsum(a); }
+INLINE double hsum_double(vd a) { return vd_hsum(a); }
+
+/* The first n elements of a, added to doubles. */
+INLINE void add_to_double(double *to, vd a, size_t n)
 {
     if (n < VD_LEN)
         vd_store_n(to, vd_load_n(to, n) + a, n);
@@ -26,12 +44,12 @@ INLINE void doubles_add_to(double *to, vd a, size_t n)
         vd_store(to, vd_load(to) + a);
 }
 
-INLINE void floats_add_to(double *to, vf a, size_t n)
+INLINE void add_to_float(double *to, vf a, size_t n)
 {
     float half[VF_LEN];
     vf_store(half, a);
-    doubles_add_to(to, vd_widen(half), n);
-    if (n > VD_LEN) doubles_add_to(to + VD_LEN, vd_widen(half + VD_LEN), n - VD_LEN);
+    add_to_double(to, vd_widen(half), n);
+    if (n > VD_LEN) add_to_double(to + VD_LEN, vd_widen(half + VD_LEN), n - VD_LEN);
 }
 
 /* Elements after which sums of lanes go to double. */
@@ -40,47 +58,14 @@ enum { DOT_PIECE = 128 * VF_LEN };
 #define SUFFIX f32
 #define X float
 #define T float
-#define V vf
-#define LEN VF_LEN
-#define V_ZERO vf_set(0.0f)
-#define V_SET vf_set
-#define V_LOAD vf_load
-#define V_LOAD_N(p, n) vf_load_n(p, n, 0.0f)
-#define V_ADD_TO floats_add_to
-#define V_MAD vf_mad
-#define V_HSUM vf_hsum
-#define X_LOAD vf_load
-#define X_LOAD_N(p, n) vf_load_n(p, n, 0.0f)
 #include "row_product_loops.h"
 
 #define SUFFIX wide
 #define X float
 #define T double
-#define V vd
-#define LEN VD_LEN
-#define V_ZERO vd_set(0)
-#define V_SET vd_set
-#define V_LOAD vd_load
-#define V_LOAD_N vd_load_n
-#define V_ADD_TO doubles_add_to
-#define V_MAD vd_mad
-#define V_HSUM vd_hsum
-#define X_LOAD vd_widen
-#define X_LOAD_N vd_widen_n
 #include "row_product_loops.h"
 
 #define SUFFIX f64
 #define X double
 #define T double
-#define V vd
-#define LEN VD_LEN
-#define V_ZERO vd_set(0)
-#define V_SET vd_set
-#define V_LOAD vd_load
-#define V_LOAD_N vd_load_n
-#define V_ADD_TO doubles_add_to
-#define V_MAD vd_mad
-#define V_HSUM vd_hsum
-#define X_LOAD vd_load
-#define X_LOAD_N vd_load_n
 #include "row_product_loops.h"
