@@ -111,7 +111,7 @@ static double attend(const attention_step *s, task_scratch *t)
     if (masked)
         memset(t->w, 0, (size_t)s->n * sizeof *t->w);
     else
-        softmax_f64(s->n, t->z, t->w);
+        softmax_f64(&s->ctx->k, s->n, t->z, t->w);
     return dot(s->n, t->w, t->b);
 }
 

@@ -63,7 +63,7 @@ slg_status oracle_want(oracle *g, unsigned want)
     return SLG_OK;
 }
 
-void softmax_f64(int64_t n, const double *z, double *f)
+void softmax_f64(const kernel_table *k, int64_t n, const double *z, double *f)
 {
     double max = -INFINITY, sum = 0;
     bool bad = false;
@@ -72,7 +72,9 @@ void softmax_f64(int64_t n, const double *z, double *f)
         max = z[i] > max ? z[i] : max;
     }
     bad = bad || max == -INFINITY;
-    for (int64_t i = 0; i < n; i++) sum += f[i] = bad ? NAN : exp(z[i] - max);
+    for (int64_t i = 0; i < n; i++) f[i] = bad ? NAN : z[i] - max;
+    k->exp_f64((size_t)n, f, f);
+    for (int64_t i = 0; i < n; i++) sum += f[i];
     for (int64_t i = 0; i < n; i++) f[i] /= sum;
 }
 
@@ -90,7 +92,7 @@ slg_status oracle_forward(oracle *g, const double *x, const double *p)
     if (!p)
         for (int64_t i = 0; i < g->n; i++) g->y[i] = 0;
     SLG_TRY(panels_forward(&g->a, 2, in, out));
-    softmax_f64(g->n, g->z, g->f);
+    softmax_f64(&g->ctx->k, g->n, g->z, g->f);
     g->s = 0;
     for (int64_t i = 0; i < g->n; i++) {
         const double f = g->f[i], c = f - g->b[i];

@@ -40,6 +40,6 @@ slg_status oracle_forward(oracle *g, const double *x, const double *p);
 slg_status oracle_backward(oracle *g);
 
 /* f = softmax(z): NaN throughout where z holds NaN or +inf, or is -inf throughout. */
-void softmax_f64(int64_t n, const double *z, double *f);
+void softmax_f64(const kernel_table *k, int64_t n, const double *z, double *f);
 
 #endif
