@@ -20,20 +20,44 @@ static int64_t padded(int64_t d, int32_t dtype)
     return ((d + line - 1) / line | 1) * line;
 }
 
-static void copy_row(const rows *m, int64_t i, bool ones, const row_data *to)
+typedef struct copying {
+    const kernel_table *k;
+    rows from;
+    const row_data *to;
+    int64_t ranges;
+    bool ones;
+} copying;
+
+static void copy_floats(const copying *c, int64_t i)
 {
-    const int64_t d = m->cols + ones;
-    if (to->dtype == SLG_F32) {
-        float *row = (float *)to->x + i * to->ld;
-        for (int64_t j = 0; j < m->cols; j++) row[j] = (float)rows_get(m, i, j);
-        if (ones) row[d - 1] = 1;
-        for (int64_t j = d; j < to->ld; j++) row[j] = 0;
-        return;
-    }
-    double *row = (double *)to->x + i * to->ld;
-    for (int64_t j = 0; j < m->cols; j++) row[j] = rows_get(m, i, j);
-    if (ones) row[d - 1] = 1;
-    for (int64_t j = d; j < to->ld; j++) row[j] = 0;
+    const int64_t cols = c->from.cols;
+    float *row = (float *)c->to->x + i * c->to->ld;
+    const float *x = rows_fetch(c->k, &c->from, i, 0, cols, row);
+    if (x != row) memcpy(row, x, (size_t)cols * sizeof *row);
+    for (int64_t j = cols; j < c->to->ld; j++) row[j] = c->ones && j == cols;
+}
+
+static void copy_doubles(const copying *c, int64_t i)
+{
+    const int64_t cols = c->from.cols;
+    double *row = (double *)c->to->x + i * c->to->ld;
+    if (c->from.dtype == SLG_F64 && c->from.col_stride == 1)
+        memcpy(row, rows_at(&c->from, i), (size_t)cols * sizeof *row);
+    else
+        for (int64_t j = 0; j < cols; j++) row[j] = rows_get(&c->from, i, j);
+    for (int64_t j = cols; j < c->to->ld; j++) row[j] = c->ones && j == cols;
+}
+
+static void copy_task(void *arg, int64_t task, int32_t worker)
+{
+    const copying *c = arg;
+    const int64_t end = pool_range_start(c->to->n, c->ranges, task + 1);
+    (void)worker;
+    for (int64_t i = pool_range_start(c->to->n, c->ranges, task); i < end; i++)
+        if (c->to->dtype == SLG_F32)
+            copy_floats(c, i);
+        else
+            copy_doubles(c, i);
 }
 
 slg_status row_data_copy(slg_ctx *ctx, const char *name, const slg_tensor *t, bool ones,
@@ -55,8 +79,9 @@ slg_status row_data_copy(slg_ctx *ctx, const char *name, const slg_tensor *t, bo
                         (long long)d);
     to->x = ctx_alloc(ctx, (size_t)bytes);
     if (!to->x) return SLG_ERR_MEMORY;
-    const rows m = rows_of(t);
-    for (int64_t i = 0; i < n; i++) copy_row(&m, i, ones, to);
+    copying c = { .k = &ctx->k, .from = rows_of(t), .to = to, .ones = ones };
+    c.ranges = pool_ranges(ctx, n, (1 << 16) / to->ld + 1);
+    pool_run(ctx, c.ranges, copy_task, &c);
     return SLG_OK;
 }
 
