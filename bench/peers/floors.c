@@ -283,6 +283,18 @@ static void stream_release(race *r, void *state) { (void)r, free(state); }
     const candidate floor_##name = { text,       FLOOR, NULL,           name##_prepare,        \
                                      stream_run, NULL,  stream_release, NULL };
 STREAM_FLOOR(read, "read", stream_prepare)
+
+/* Of data, as often as our solver passed over them. */
+static void *read_data_prepare(race *r, const char *arg)
+{
+    (void)arg;
+    return stream_make(r, read_part, (floats){ .x = r->x }, r->rows * r->dim, 0, AHEAD);
+}
+
+static double read_data_scale(const race *r) { return r->passes; }
+
+const candidate floor_read_data = { "read",     FLOOR, NULL,           read_data_prepare,
+                                    stream_run, NULL,  stream_release, read_data_scale };
 STREAM_FLOOR(copy, "copy", stream_prepare)
 STREAM_FLOOR(copy_nt, "copy-nt", stream_prepare)
 STREAM_FLOOR(fill_nt, "fill-nt", stream_prepare)

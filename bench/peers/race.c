@@ -204,7 +204,11 @@ static void trials(race *r, result *res)
 {
     double round = 0;
     for (int i = 0; i < res->num_field; i++) round += calibrate(r, &res->field[i]);
-    int n = r->quick ? 3 : 21 * round < 10e9 ? 21 : 9 * round < 60e9 ? 9 : 5;
+    int n = r->quick            ? 3
+            : 21 * round < 10e9 ? 21
+            : 9 * round < 60e9  ? 9
+            : 5 * round < 60e9  ? 5
+                                : 3;
     for (int t = 0; t < n; t++) {
         for (int i = 0; i < res->num_field; i++) {
             entry *e = &res->field[i];
@@ -234,7 +238,7 @@ void race_run(const workload *w, bool quick, result *res)
         for (int i = 0; i < MAX_GOALS && w->goals[i].kind; i++)
             res->goal_value[i] = goal_value(res, &w->goals[i]);
         res->failed = res->field[0].wrong;
-        res->flops = r.flops;
+        res->flops = r.flops, res->measure = r.measure;
         if (r.parts) r.parts(&r, res);
     }
     for (int i = 0; i < res->num_field; i++)

@@ -74,6 +74,10 @@ typedef struct race {
     const struct candidate *checked; /* whose results a check looks at */
     float *grad, *m, *v, *start;     /* of optimizers */
     double loss;                     /* as the last candidate found it */
+    const char *measure; /* what check finds, where that is no error: told of all */
+    double *w64;     /* of logistic: [cols, dim + 1], weights and intercepts */
+    double gradient; /* the norm that is to be reached */
+    double passes;   /* over the data, of our last run: what the floor reads */
     int64_t tokens, layers;          /* of train_step: of a sequence, of the model */
     struct train_step *train;
     double flops; /* of a run, of multiplications and additions that count; 0: not told */
@@ -141,6 +145,7 @@ typedef struct result {
     int num_field;
     double goal_value[MAX_GOALS];
     double flops; /* as the race's */
+    const char *measure;
     share parts[MAX_PARTS];
     int num_parts;
 } result;
@@ -205,6 +210,10 @@ extern const operation op_train_step;
 extern const candidate torch_train, torch_train_kept, floor_peak; /* attention.c: the peak */
 /* The sizes of the model's weights, in their order. Returns how many there are. */
 int64_t train_sizes(const race *r, int64_t *sizes, int64_t max);
+
+/* logistic.c: rows are samples, cols classes, dim features */
+extern const operation op_logistic;
+extern const candidate sklearn_f32, sklearn_f64, floor_read_data;
 
 /* linear_peers.c: rows are tokens, cols heads */
 extern const operation op_linear_attention, op_linear_attention_grad;

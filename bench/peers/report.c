@@ -205,10 +205,13 @@ void report_line(const result *res)
     }
     printf(" | min %.3f, noise %.1f%%", ours->low / ours->median,
            100 * (ours->q3 / ours->q1 - 1));
-    printf(" | error %.2g%s", ours->error,
+    printf(" | %s %.2g%s", res->measure ? res->measure : "error", ours->error,
            ours->wrong                                     ? " WRONG"
            : res->w->op->error_goal > 0 && !error_met(res) ? " MISSED"
                                                            : "");
+    for (int i = 1; res->measure && i < res->num_field; i++)
+        if (res->field[i].checked)
+            printf(", %s %.2g", res->field[i].c->name, res->field[i].error);
     print_memory(res);
     if (res->flops > 0) printf(" | %.4g GFLOP/s", res->flops / ours->median);
     print_goals(res);

@@ -97,14 +97,14 @@ static PyObject *describe(const race *r)
     PyObject *sizes = PyList_New((Py_ssize_t)count);
     for (int64_t i = 0; i < count; i++) PyList_SetItem(sizes, i, PyLong_FromLongLong(size[i]));
     return Py_BuildValue(
-        "{sL sL sL sL sL sL sN sN sN sN sN sN sN sN sN sN sN sN sN}", "rows",
+        "{sL sL sL sL sL sL sd sN sN sN sN sN sN sN sN sN sN sN sN sN sN}", "rows",
         (long long)r->rows, "part", (long long)loss_part(r), "cols", (long long)r->cols, "dim",
         (long long)r->dim, "tokens", (long long)r->tokens, "layers", (long long)r->layers,
-        "sizes", sizes, "x", address(r->x), "y", address(r->y), "row_out", address(r->row_out),
-        "target", address(r->target), "grad", address(r->grad), "hidden", address(r->hidden),
-        "weight", address(r->weight), "dhidden", address(r->dhidden), "dweight",
-        address(r->dweight), "prob", address(r->prob), "tau", address(r->row_tau), "dother",
-        address(r->dother));
+        "gradient", r->gradient, "w64", address(r->w64), "sizes", sizes, "x", address(r->x),
+        "y", address(r->y), "row_out", address(r->row_out), "target", address(r->target),
+        "grad", address(r->grad), "hidden", address(r->hidden), "weight", address(r->weight),
+        "dhidden", address(r->dhidden), "dweight", address(r->dweight), "prob",
+        address(r->prob), "tau", address(r->row_tau), "dother", address(r->dother));
 }
 
 static void *prepare(race *r, const char *name)
@@ -255,3 +255,9 @@ TORCH(update_chain, "torch", "adamw_chain", prepare, NULL)
 TORCH(update_chain_foreach, "torch-foreach", "adamw_chain_foreach", prepare, NULL)
 TORCH(train, "torch", "train_step", prepare, fetch)
 TORCH_RUN(train_kept, "torch-kept", "train_step", prepare, run_kept, fetch)
+
+/* The same interpreter: see sklearn_peer.py. */
+#define SKLEARN(id, name)                                                                      \
+    const candidate sklearn_##id = { name, PEER, name, prepare, run, fetch, release, NULL };
+SKLEARN(f32, "sklearn-f32")
+SKLEARN(f64, "sklearn-f64")

@@ -266,6 +266,9 @@ def make_linear_attention(name, b):
 def make(name, b):
     """b: rows, cols, dim, sizes, and addresses by name, 0 where the race has no such buffer."""
     rows, cols, dim = b["rows"], b["cols"], b["dim"]
+    if name.startswith("sklearn"):
+        import sklearn_peer
+        return sklearn_peer.Fit(name, b, torch.get_num_threads())
     if name.startswith("linear_attention"):
         return make_linear_attention(name, b)
     if "attention" in name:
