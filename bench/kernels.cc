@@ -476,6 +476,18 @@ void run_barrier_grad(const kernels &k, buffers &b)
     k.barrier_grad(b.n, b.p, b.g, -0.5, 1e-4, b.y);
 }
 
+void run_surrogate(const kernels &k, buffers &b)
+{
+    double sums[3] = { 0 };
+    k.surrogate(b.n, b.g, b.x, b.p, 0.5, b.y, sums);
+    benchmark::DoNotOptimize(sums);
+}
+void run_shifted(const kernels &k, buffers &b) { k.shifted(b.n, b.x, b.g, 0.5, b.y); }
+void run_kl_beyond(const kernels &k, buffers &b)
+{
+    benchmark::DoNotOptimize(k.kl_beyond(b.n, b.x, b.p, 0.1f, &b.out, &b.out));
+}
+
 /* Tiles: n floats as rows of 64, or of as many as there are, from 16 up. */
 size_t lanes(const buffers &b) { return b.n < 64 ? 16 : 64; }
 size_t tile_rows(const buffers &b) { return b.n / lanes(b); }

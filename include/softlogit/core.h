@@ -243,6 +243,19 @@ enum slg_distribution {
 SLG_API slg_status slg_random(slg_ctx *ctx, slg_rng *rng, int32_t distribution,
                               slg_tensor *out);
 
+/*
+ * Fills out with the first of a random permutation of 0, 1, .. n - 1: distinct numbers, each
+ * set and order of them as likely as any other. Advances rng->offset by the number of elements.
+ *
+ *   rng           in/out  not NULL
+ *   n             in      at least count; below 2^31 where out is i32
+ *   out  [count]  out     i32, i64
+ *
+ * Workspace 8 n bytes. Errors: SLG_ERR_NULL, SLG_ERR_SHAPE, SLG_ERR_DTYPE, SLG_ERR_STRIDE,
+ * SLG_ERR_MEMORY; SLG_ERR_RANGE for n. Nothing has changed then. Since 0.1.
+ */
+SLG_API slg_status slg_permutation(slg_ctx *ctx, slg_rng *rng, int64_t n, slg_tensor *out);
+
 #ifdef __cplusplus
 }
 #endif

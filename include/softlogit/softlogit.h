@@ -28,5 +28,6 @@
 #include "softlogit/spherical.h"
 #include "softlogit/utility.h"
 #include "softlogit/stablemax.h"
+#include "softlogit/surrogate.h"
 
 #endif

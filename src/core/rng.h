@@ -23,4 +23,8 @@ double rng_uniform(uint64_t seed, uint64_t index);
 double rng_normal(uint64_t seed, uint64_t index);
 double rng_gumbel(uint64_t seed, uint64_t index);
 
+/* Brings `count` of the n items, drawn without replacement, to the front, in the order drawn:
+   count swaps by numbers offset to offset + count - 1. count = n: a permutation. */
+void rng_draw_rows(uint64_t seed, uint64_t offset, int64_t n, int64_t count, int64_t *items);
+
 #endif

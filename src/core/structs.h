@@ -145,6 +145,14 @@
     S(slg_solver_report) \
     S(slg_solver_run_opts) \
     S(slg_separation_out) \
-    S(slg_separation_opts)
+    S(slg_separation_opts) \
+    S(slg_surrogate_opts) \
+    S(slg_surrogate_out) \
+    S(slg_armijo_opts) \
+    S(slg_target_search_out) \
+    S(slg_target_model) \
+    S(slg_target_oracle) \
+    S(slg_sso_report) \
+    S(slg_sso_opts)
 
 #endif

@@ -235,30 +235,15 @@ double KERNEL(log_cosh)(size_t n, const float *x, const float *y, const logit_pa
     return PAIR_ROW(log_cosh_row);
 }
 
-/* a + b x */
-static inline vf line_at(float a, float b, vf x) { return vf_mad(vf_set(b), x, vf_set(a)); }
-
-/* (exp(d) - 1 - d) / d^2 for |d| <= 1, relative error 2^-26; d2 = d^2. Polynomials here are
-   taken in pairs: a vector's chain of operations is what it waits for. */
-static inline vf exp_beyond(vf d, vf d2)
-{
-    vf d4 = vf_mul(d2, d2);
-    vf p0 = vf_mad(line_at(0x1.55557ap-5f, 0x1.1110e0p-7f, d), d2,
-                   line_at(0x1p-1f, 0x1.555556p-3f, d));
-    vf p4 = vf_mad(line_at(0x1.a9622ap-16f, 0x1.7416c6p-19f, d), d2,
-                   line_at(0x1.6bffb0p-10f, 0x1.a028ccp-13f, d));
-    return vf_mad(p4, d4, p0);
-}
-
 /* (h - log(1 + h)) / h^2 for h in [-0.316, 0.859], relative error 2^-23.8; h2 = h^2. */
 static inline vf log_beyond(vf h, vf h2)
 {
     vf h4 = vf_mul(h2, h2);
-    vf p0 = vf_mad(line_at(0x1.0001c6p-2f, -0x1.99941ap-3f, h), h2,
-                   line_at(0x1.fffffep-2f, -0x1.555568p-2f, h));
-    vf p4 = vf_mad(line_at(0x1.064b96p-3f, -0x1.e6fd8ap-4f, h), h2,
-                   line_at(0x1.54cb42p-3f, -0x1.2417aap-3f, h));
-    vf p8 = vf_mad(vf_set(0x1.a6e0bap-7f), h2, line_at(0x1.8bcd32p-4f, -0x1.ac87e0p-5f, h));
+    vf p0 = vf_mad(straight_at(0x1.0001c6p-2f, -0x1.99941ap-3f, h), h2,
+                   straight_at(0x1.fffffep-2f, -0x1.555568p-2f, h));
+    vf p4 = vf_mad(straight_at(0x1.064b96p-3f, -0x1.e6fd8ap-4f, h), h2,
+                   straight_at(0x1.54cb42p-3f, -0x1.2417aap-3f, h));
+    vf p8 = vf_mad(vf_set(0x1.a6e0bap-7f), h2, straight_at(0x1.8bcd32p-4f, -0x1.ac87e0p-5f, h));
     return vf_mad(vf_mad(p8, h4, p4), h4, p0);
 }
 

@@ -102,4 +102,19 @@ static inline vf vf_tanh(vf z, vf e)
     return vf_sel(vf_gt(vf_set(TANH_SMALL), vf_abs(z)), small, big);
 }
 
+/* a + b x */
+static inline vf straight_at(float a, float b, vf x) { return vf_mad(vf_set(b), x, vf_set(a)); }
+
+/* (exp(d) - 1 - d) / d^2 for |d| <= 1, relative error 2^-26; d2 = d^2. Polynomials here are
+   taken in pairs: a vector's chain of operations is what it waits for. */
+static inline vf exp_beyond(vf d, vf d2)
+{
+    vf d4 = vf_mul(d2, d2);
+    vf p0 = vf_mad(straight_at(0x1.55557ap-5f, 0x1.1110e0p-7f, d), d2,
+                   straight_at(0x1p-1f, 0x1.555556p-3f, d));
+    vf p4 = vf_mad(straight_at(0x1.a9622ap-16f, 0x1.7416c6p-19f, d), d2,
+                   straight_at(0x1.6bffb0p-10f, 0x1.a028ccp-13f, d));
+    return vf_mad(p4, d4, p0);
+}
+
 #endif

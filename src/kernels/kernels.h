@@ -627,6 +627,27 @@ typedef struct norm_arg {
       (size_t n, const float *p, const float *dp, double factor, double mean, float *dx))
 
 /*
+ * Surrogates in a target space: see surrogate.h. The first two in double, rounded once: the
+ * same bits on every ISA.
+ *
+ * surrogate          e = z - from, 0 where they are equal, infinite too: adds { sum g e, sum
+ *                    e^2, sum g^2 }, nothing to the first where g is 0; d = g + inv e. g NULL:
+ *                    zeros; d NULL: not wanted; d may be any of the rows
+ * shifted            y = z - s g
+ * kl_beyond          sum of p (exp(e) - 1 - e), e = z - from - mean, p = exp(from ..): see
+ *                    exp_out (T 1, pre 0, c 0); moved: that of z is p exp(e). Where p is 0,
+ *                    and |e| >= 1, moved alone. No NaN or +inf
+ */
+#define SLG_KERNELS_SURROGATE(K)                                                               \
+    K(void, surrogate,                                                                         \
+      (size_t n, const float *g, const float *from, const float *z, double inv, float *d,      \
+       double sums[3]))                                                                        \
+    K(void, shifted, (size_t n, const float *z, const float *g, double s, float *y))           \
+    K(double, kl_beyond,                                                                       \
+      (size_t n, const float *from, const float *z, float mean, const exp_out *p,              \
+       const exp_out *moved))
+
+/*
  * Layers: see layer.h. w, b, add, dw, db, dx: NULL for ones, or zeros, or not wanted.
  *
  * act                y = f(x + b), kind: slg_activation_kind
@@ -746,6 +767,7 @@ typedef struct norm_arg {
     SLG_KERNELS_UPDATE(K)                                                                      \
     SLG_KERNELS_DIFFUSION(K)                                                                   \
     SLG_KERNELS_BARRIER(K)                                                                     \
+    SLG_KERNELS_SURROGATE(K)                                                                   \
     SLG_KERNELS_LAYER(K)                                                                       \
     SLG_KERNELS_TILE(K)                                                                        \
     SLG_KERNELS_CACHE(K)                                                                       \

@@ -208,7 +208,7 @@ static slg_status evaluate(evaluation *e, const slg_objective *objective, const 
     slg_status status =
         e->o.value(e->o.user, e->x, &e->out.value, e->out.grad ? e->grad : NULL);
     if (status == SLG_OK) status = curvatures(e);
-    SLG_TRY(outside_end(ctx, op_evaluate, "value or curvature", status));
+    SLG_TRY(outside_end(ctx, op_evaluate, "objective.value or curvature", status));
     flat_write(e->out.grad, e->grad);
     flat_write(e->out.diagonal, e->diagonal);
     flat_write(e->out.product, e->product);

@@ -1223,6 +1223,105 @@ AT(slg_separation_opts, draw, 12)
 AT(slg_separation_opts, classes, 16)
 AT(slg_separation_opts, gamma, 24)
 AT(slg_separation_opts, seed, 32)
+
+SIZE(slg_surrogate_opts, 16)
+AT(slg_surrogate_opts, size, 0)
+AT(slg_surrogate_opts, kind, 4)
+AT(slg_surrogate_opts, eta, 8)
+
+SIZE(slg_surrogate_out, 56)
+AT(slg_surrogate_out, size, 0)
+AT(slg_surrogate_out, reserved, 4)
+AT(slg_surrogate_out, row_values, 8)
+AT(slg_surrogate_out, value, 16)
+AT(slg_surrogate_out, linear, 24)
+AT(slg_surrogate_out, divergence, 32)
+AT(slg_surrogate_out, gradient_norm, 40)
+AT(slg_surrogate_out, move_norm, 48)
+
+SIZE(slg_armijo_opts, 48)
+AT(slg_armijo_opts, size, 0)
+AT(slg_armijo_opts, max_trials, 4)
+AT(slg_armijo_opts, c, 8)
+AT(slg_armijo_opts, expand, 16)
+AT(slg_armijo_opts, shrink, 24)
+AT(slg_armijo_opts, step_min, 32)
+AT(slg_armijo_opts, step_max, 40)
+
+SIZE(slg_target_search_out, 40)
+AT(slg_target_search_out, size, 0)
+AT(slg_target_search_out, reason, 4)
+AT(slg_target_search_out, trials, 8)
+AT(slg_target_search_out, step, 16)
+AT(slg_target_search_out, loss, 24)
+AT(slg_target_search_out, loss_at, 32)
+
+SIZE(slg_target_model, 80)
+AT(slg_target_model, size, 0)
+AT(slg_target_model, reserved, 4)
+AT(slg_target_model, rows, 8)
+AT(slg_target_model, targets, 16)
+AT(slg_target_model, dim, 24)
+AT(slg_target_model, user, 32)
+AT(slg_target_model, begin, 40)
+AT(slg_target_model, forward, 48)
+AT(slg_target_model, backward, 56)
+AT(slg_target_model, tangent, 64)
+AT(slg_target_model, free, 72)
+
+SIZE(slg_target_oracle, 80)
+AT(slg_target_oracle, size, 0)
+AT(slg_target_oracle, reserved, 4)
+AT(slg_target_oracle, rows, 8)
+AT(slg_target_oracle, targets, 16)
+AT(slg_target_oracle, smoothness, 24)
+AT(slg_target_oracle, user, 40)
+AT(slg_target_oracle, begin, 48)
+AT(slg_target_oracle, evaluate, 56)
+AT(slg_target_oracle, shifted, 64)
+AT(slg_target_oracle, free, 72)
+
+SIZE(slg_sso_report, 144)
+AT(slg_sso_report, size, 0)
+AT(slg_sso_report, reason, 4)
+AT(slg_sso_report, steps, 8)
+AT(slg_sso_report, oracle_calls, 16)
+AT(slg_sso_report, inner_steps, 24)
+AT(slg_sso_report, forwards, 32)
+AT(slg_sso_report, backwards, 40)
+AT(slg_sso_report, tangents, 48)
+AT(slg_sso_report, losses, 56)
+AT(slg_sso_report, batch, 64)
+AT(slg_sso_report, taken, 72)
+AT(slg_sso_report, trials, 80)
+AT(slg_sso_report, loss, 88)
+AT(slg_sso_report, eta, 96)
+AT(slg_sso_report, gradient_norm, 104)
+AT(slg_sso_report, value, 112)
+AT(slg_sso_report, inner_norm, 120)
+AT(slg_sso_report, inner_step, 128)
+AT(slg_sso_report, state, 136)
+
+SIZE(slg_sso_opts, 120)
+AT(slg_sso_opts, size, 0)
+AT(slg_sso_opts, surrogate, 4)
+AT(slg_sso_opts, schedule, 8)
+AT(slg_sso_opts, inner, 12)
+AT(slg_sso_opts, inner_steps, 16)
+AT(slg_sso_opts, order, 20)
+AT(slg_sso_opts, final_value, 24)
+AT(slg_sso_opts, reserved, 28)
+AT(slg_sso_opts, batch, 32)
+AT(slg_sso_opts, total_steps, 40)
+AT(slg_sso_opts, seed, 48)
+AT(slg_sso_opts, eta, 56)
+AT(slg_sso_opts, step, 64)
+AT(slg_sso_opts, grad_norm, 72)
+AT(slg_sso_opts, search, 80)
+AT(slg_sso_opts, inner_search, 88)
+AT(slg_sso_opts, optimizer, 96)
+AT(slg_sso_opts, progress, 104)
+AT(slg_sso_opts, user, 112)
 #endif
 
 /* Enumerators travel as int32_t. */
@@ -1237,6 +1336,24 @@ _Static_assert(SLG_BLAS_FITS == 0 && SLG_BLAS_FAR_BELOW == 1 && SLG_BLAS_HALF ==
                "slg_blas_fit");
 _Static_assert(SLG_NONE == 0 && SLG_MEAN == 1 && SLG_SUM == 2, "slg_reduction");
 _Static_assert(SLG_UNIFORM == 0 && SLG_NORMAL == 1 && SLG_GUMBEL == 2, "slg_distribution");
+_Static_assert(SLG_SURROGATE_SQUARED == 0 && SLG_SURROGATE_KL == 1, "slg_surrogate_kind");
+_Static_assert(SLG_TARGET_SQUARED == 0 && SLG_TARGET_LOGISTIC == 1 && SLG_TARGET_SOFTMAX == 2,
+               "slg_target_loss_kind");
+_Static_assert(SLG_SEARCH_ACCEPTED == 0 && SLG_SEARCH_EXHAUSTED == 1 &&
+                   SLG_SEARCH_NOT_FINITE == 2,
+               "slg_search_reason");
+_Static_assert(SLG_ETA_CONSTANT == 0 && SLG_ETA_ROOT == 1 && SLG_ETA_EXPONENTIAL == 2 &&
+                   SLG_ETA_ADAGRAD == 3 && SLG_ETA_SEARCH == 4,
+               "slg_eta_schedule");
+_Static_assert(SLG_INNER_ARMIJO == 0 && SLG_INNER_FIXED == 1 && SLG_INNER_OPTIMIZER == 2 &&
+                   SLG_INNER_CONJUGATE == 3,
+               "slg_inner_kind");
+_Static_assert(SLG_BATCH_DRAWN == 0 && SLG_BATCH_SHUFFLED == 1 && SLG_BATCH_IN_ORDER == 2,
+               "slg_batch_order");
+_Static_assert(SLG_SSO_STEPS == 0 && SLG_SSO_GRADIENT == 1 && SLG_SSO_EXHAUSTED == 2 &&
+                   SLG_SSO_UNBOUNDED == 3 && SLG_SSO_NOT_FINITE == 4 && SLG_SSO_CALLBACK == 5 &&
+                   SLG_SSO_EMPTY == 6,
+               "slg_sso_reason");
 _Static_assert(SLG_TEMPNET_LOGITS == 1 && SLG_TEMPNET_FEATURES == 2, "slg_tempnet_form");
 _Static_assert(SLG_REWARD_OTHERS == 0 && SLG_REWARD_LABEL == 1, "slg_reward_form");
 _Static_assert(SLG_BALL_LINF == 0 && SLG_BALL_L2 == 1, "slg_ball");
@@ -1398,6 +1515,14 @@ static void test_struct_size(void **state)
     CHECK(slg_solver_run_opts)
     CHECK(slg_separation_out)
     CHECK(slg_separation_opts)
+    CHECK(slg_surrogate_opts)
+    CHECK(slg_surrogate_out)
+    CHECK(slg_armijo_opts)
+    CHECK(slg_target_search_out)
+    CHECK(slg_target_model)
+    CHECK(slg_target_oracle)
+    CHECK(slg_sso_report)
+    CHECK(slg_sso_opts)
     assert_int_equal(slg_struct_size("slg_nothing"), 0);
     assert_int_equal(slg_struct_size(""), 0);
     assert_int_equal(slg_struct_size(NULL), 0);

@@ -74,6 +74,9 @@
 #define BOUND_add 1.0
 #define BOUND_accumulate 1.0      /* rounded once */
 #define BOUND_sign_add 1.0        /* rounded once */
+#define BOUND_surrogate 1.0       /* rounded once; sums 1e-4, in double */
+#define BOUND_shifted 1.0         /* rounded once */
+#define BOUND_kl_beyond 8.0       /* 5.6   4.5   4.1; of the sum of its terms' magnitudes */
 #define BOUND_stable_sum 10.0 /* 7.7   6.3   6.3 */
 #define BOUND_stable_dot 12.0 /* 6.2   7.3   6.7; of sum q |log s| */
 #define BOUND_stable_prob 5.0 /* 2.4   2.4   2.4 */
