@@ -33,7 +33,8 @@ typedef struct row_block {
     wide_rows a;
     double *scores;      /* [outputs, block]; then the coefficients of the rows */
     double *soft, *hard; /* margins [block]; */
-    double *decay;       /* exp(-|soft|) */
+    double *decay;       /* exp(-|soft|); then the weights */
+    double *lift;        /* [block]: scratch */
 } row_block;
 
 /* ---- Data ------------------------------------------------------------------------------- */
@@ -149,20 +150,22 @@ static void scores(const pass *p, row_block *b)
 
 /* ---- Sums ------------------------------------------------------------------------------- */
 
-/* Fills decay, too. */
-static double softplus_sum(row_block *b, int64_t *nans)
+/* Fills decay, too. log1p of a sum is that of u = the product of 1 + e, less 1: a logarithm for
+   each of a few lanes, and no small e is lost. */
+static double softplus_sum(const pass *p, row_block *b, int64_t *nans)
 {
-    /* log1p of a sum is that of u = the product of 1 + e, less 1: one logarithm for them all,
-       and no small e is lost. */
-    double line = 0, u = 0;
+    enum { LANES = 4 };
+    double line = 0, u[LANES] = { 0 }, sum = 0;
+    for (int64_t i = 0; i < b->count; i++) b->decay[i] = -fabs(b->soft[i]);
+    p->ctx->k.exp_f64((size_t)b->count, b->decay, b->decay);
     for (int64_t i = 0; i < b->count; i++) {
-        const double m = b->soft[i], e = exp(-fabs(m));
-        b->decay[i] = e;
+        const double m = b->soft[i], e = b->decay[i], v = u[i % LANES];
         *nans += isnan(m);
         line += m < 0 ? -m : 0;
-        u = (u + e) + u * e;
+        u[i % LANES] = (v + e) + v * e;
     }
-    return line + log1p(u);
+    for (int lane = 0; lane < LANES; lane++) sum += log1p(u[lane]);
+    return line + sum;
 }
 
 static uint64_t rank_of(const margin_query *q, int64_t i)
@@ -172,11 +175,17 @@ static uint64_t rank_of(const margin_query *q, int64_t i)
 
 static void count_wrong(const pass *p, const row_block *b, margin_sums *s)
 {
+    int64_t wrong = 0;
+    double least = s->least;
     for (int64_t i = 0; i < b->count; i++) {
-        if (b->hard[i] < s->least) s->least = b->hard[i];
+        least = b->hard[i] < least ? b->hard[i] : least;
+        wrong += !(b->hard[i] > 0);
+    }
+    s->wrong += wrong, s->least = least;
+    if (wrong == 0 || (s->pick >= 0 && !p->q->draw)) return;
+    for (int64_t i = 0; i < b->count; i++) {
         if (b->hard[i] > 0) continue;
         const uint64_t rank = rank_of(p->q, b->first + i);
-        s->wrong++;
         if (s->pick < 0 || rank < s->rank) s->pick = b->first + i, s->rank = rank;
     }
 }
@@ -190,23 +199,38 @@ static void raise_reference(margin_sums *s, double ref, int64_t n, double *direc
     s->sum *= scale, s->ref = ref;
 }
 
+/* decay becomes q e^-ref, as margin_weight. */
+static void relative_weights(const pass *p, row_block *b, double ref)
+{
+    double *q = b->decay, *lift = b->lift;
+    if (ref == 0) {
+        for (int64_t i = 0; i < b->count; i++) q[i] = (b->soft[i] > 0 ? q[i] : 1) / (1 + q[i]);
+        return;
+    }
+    /* Every margin is above 0. Where all are +inf, ref is -inf. */
+    for (int64_t i = 0; i < b->count; i++)
+        lift[i] = b->soft[i] < (double)INFINITY ? -b->soft[i] - ref : -(double)INFINITY;
+    p->ctx->k.exp_f64((size_t)b->count, lift, lift);
+    for (int64_t i = 0; i < b->count; i++) q[i] = lift[i] / (1 + q[i]);
+}
+
 static void weigh(const pass *p, row_block *b, margin_sums *s, double *direction)
 {
     const margin_weights how = p->q->weights;
     double ref = -INFINITY;
     for (int64_t i = 0; i < b->count; i++) {
         const double r = b->soft[i] > 0 ? -b->soft[i] : 0;
-        if (r > ref) ref = r;
+        ref = r > ref ? r : ref;
     }
     raise_reference(s, ref, p->outputs * p->m->d, how == MARGIN_SOFT ? direction : NULL);
-    for (int64_t i = 0; i < b->count; i++) {
-        const double q = margin_weight(b->soft[i], b->decay[i], s->ref);
-        const double wrong = b->hard[i] <= 0;
-        s->sum += q;
-        for (int64_t k = 0; k < p->outputs; k++)
-            b->scores[k * p->block + i] *= how == MARGIN_SOFT    ? q
-                                           : how == MARGIN_WRONG ? wrong
-                                                                 : 1;
+    relative_weights(p, b, s->ref);
+    for (int64_t i = 0; i < b->count; i++) s->sum += b->decay[i];
+    for (int64_t k = 0; k < p->outputs; k++) {
+        double *c = b->scores + k * p->block;
+        if (how == MARGIN_SOFT)
+            for (int64_t i = 0; i < b->count; i++) c[i] *= b->decay[i];
+        if (how == MARGIN_WRONG)
+            for (int64_t i = 0; i < b->count; i++) c[i] = b->hard[i] <= 0 ? c[i] : 0;
     }
 }
 
@@ -220,7 +244,7 @@ static void range_run(void *arg, int64_t range, int32_t worker)
     double *direction = p->direction ? p->direction + range * size : NULL;
     row_block b = { .scores = (double *)(void *)(scratch + p->staged_bytes) };
     b.soft = b.scores + p->outputs * p->block, b.hard = b.soft + p->block;
-    b.decay = b.hard + p->block;
+    b.decay = b.hard + p->block, b.lift = b.decay + p->block;
     *s = (margin_sums){ .least = INFINITY, .ref = -INFINITY, .pick = -1 };
     if (direction) memset(direction, 0, (size_t)size * sizeof *direction);
     const int64_t end = q->first + pool_range_start(q->count, p->ranges, range + 1);
@@ -229,7 +253,7 @@ static void range_run(void *arg, int64_t range, int32_t worker)
         b.count = end - b.first < p->block ? end - b.first : p->block;
         if (d > 0) fetch(p, &b, scratch);
         scores(p, &b);
-        s->loss += softplus_sum(&b, &s->nans);
+        s->loss += softplus_sum(p, &b, &s->nans);
         count_wrong(p, &b, s);
         weigh(p, &b, s, direction);
         if (q->margins)
@@ -280,7 +304,7 @@ static void plan(pass *p)
     if (p->ranges < 1) p->ranges = 1;
     p->staged_bytes = staged(&m->a) && m->d > 0 ? (size_t)(p->block * row) : 0;
     p->staged_bytes = (p->staged_bytes + 63) / 64 * 64;
-    p->scratch_bytes = p->staged_bytes + (size_t)((p->outputs + 3) * p->block) * sizeof(double);
+    p->scratch_bytes = p->staged_bytes + (size_t)((p->outputs + 4) * p->block) * sizeof(double);
     p->scratch_bytes = (p->scratch_bytes + 63) / 64 * 64;
 }
 

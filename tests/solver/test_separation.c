@@ -149,7 +149,7 @@ static void test_identities(void **state)
     slg_ctx_free(ctx);
 }
 
-/* Blocks, ranges, types, strides; any number of threads, the same bits. */
+/* Blocks and ranges; any number of threads, the same bits. */
 static void test_sizes(void **state)
 {
     (void)state;
@@ -196,6 +196,44 @@ static void test_sizes(void **state)
             for (int64_t k = 0; k < d; k++) assert_true(fabs(sum[k] - dir[0][k]) <= 1e-11);
             for (int j = 0; j < 4; j++) free(dir[j]);
             free(a), free(theta), free(sum), free(y), free(s);
+        }
+}
+
+/* Data of any type and layout give the bits of the same numbers as contiguous doubles; outputs
+   are written where they are and nowhere else. */
+static void test_types(void **state)
+{
+    static const int32_t types[] = { SLG_F32, SLG_F64, SLG_BF16, SLG_F16 },
+                         signs[] = { SLG_I32, SLG_I64, SLG_F32, SLG_F64 };
+    (void)state;
+    FOR_EACH_ISA(ctx, 2)
+    for (int type = 0; type < COUNT(types); type++)
+        for (int layout = CONTIGUOUS; layout <= UPSIDE_DOWN; layout++) {
+            dataset *p = dataset_new();
+            parts_got got;
+            prepare(&got);
+            tensor a = matrix(types[type], N, D, layout), y = vector(signs[type], N, layout),
+                   theta = vector(type % 2 ? SLG_F64 : SLG_F32, D, layout),
+                   w = vector(SLG_F32, N, layout), dir = vector(SLG_F32, D, layout);
+            for (int i = 0; i < N * D; i++) {
+                p->a[i] = as_dtype(types[type], p->a[i]);
+                put(&a, i / D, i % D, p->a[i]);
+            }
+            for (int i = 0; i < N; i++) put(&y, 0, i, p->y[i]);
+            for (int k = 0; k < D; k++) put(&theta, 0, k, p->x[k] = as_dtype(SLG_F32, p->x[k]));
+            const slg_tensor t = slg_tensor_1d(p->x, SLG_F64, D);
+            OK(ctx, slg_separation_parts(ctx, &p->ta, &p->ty, &t, &got.out));
+            slg_separation_out o;
+            slg_separation_out_init(&o, sizeof o);
+            o.weights = &w.t, o.direction = &dir.t;
+            OK(ctx, slg_separation_parts(ctx, &a.t, &y.t, &theta.t, &o));
+            assert_true(o.loss == got.out.loss && o.log_beta == got.out.log_beta);
+            for (int i = 0; i < N; i++) assert_true(get(&w, 0, i) == single(got.weights[i]));
+            for (int k = 0; k < D; k++)
+                assert_true(get(&dir, 0, k) == single(got.direction[k]));
+            assert_gaps_intact(&w), assert_gaps_intact(&dir);
+            release(&a), release(&y), release(&theta), release(&w), release(&dir);
+            free(p);
         }
 }
 
@@ -404,10 +442,11 @@ static void test_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_parts),   cmocka_unit_test(test_identities),
-        cmocka_unit_test(test_sizes),   cmocka_unit_test(test_invariances),
-        cmocka_unit_test(test_edges),   cmocka_unit_test(test_nan),
-        cmocka_unit_test(test_classes), cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_parts),       cmocka_unit_test(test_identities),
+        cmocka_unit_test(test_sizes),       cmocka_unit_test(test_types),
+        cmocka_unit_test(test_invariances), cmocka_unit_test(test_edges),
+        cmocka_unit_test(test_nan),         cmocka_unit_test(test_classes),
+        cmocka_unit_test(test_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
