@@ -404,6 +404,26 @@ void run_egd(const kernels &k, buffers &b)
     const egd_arg a = { 0.0f, 1e-4f, 0.0f, 1e-6f, 1e6f };
     update(k.egd, b, a, 0, plain_gradient);
 }
+void run_factor_step(const kernels &k, buffers &b)
+{
+    update(k.factor_step, b, factor_arg{ 1e-5f, 1e-4f, 1.0f, 0.9f, 0.1f }, 1, plain_gradient);
+}
+void run_factor_squares(const kernels &k, buffers &b)
+{
+    double sums[2];
+    k.factor_squares(b.n, b.w, b.g, &plain_gradient, b.sum, sums);
+    benchmark::DoNotOptimize(sums);
+}
+void run_factor_full(const kernels &k, buffers &b)
+{
+    double sums[2];
+    k.factor_full(b.n, b.w, b.g, &plain_gradient, 1e-30f, 0.01f, b.y, sums);
+    benchmark::DoNotOptimize(sums);
+}
+void run_factor_norm(const kernels &k, buffers &b)
+{
+    benchmark::DoNotOptimize(k.factor_norm(b.n, nullptr, b.g, &plain_gradient, 1.0f, b.p));
+}
 void run_update_dots(const kernels &k, buffers &b)
 {
     const gradient_map m = { 1.0, 0.0, 2.0, 0.9, -0.1 };

@@ -22,7 +22,8 @@ enum slg_optimizer_kind {
     SLG_NADAM = 4,      /* slg_nadam_opts */
     SLG_RMSPROP = 5,    /* slg_rmsprop_opts */
     SLG_LION = 6,       /* slg_lion_opts */
-    SLG_EGD = 7         /* slg_egd_opts */
+    SLG_EGD = 7,        /* slg_egd_opts */
+    SLG_ADAFACTOR = 8   /* slg_adafactor_opts */
 };
 
 /*
@@ -193,6 +194,54 @@ typedef struct slg_egd_opts {
 
 SLG_API void slg_egd_opts_init(slg_egd_opts *opts, size_t size);
 
+/*
+ * Adafactor: Adam whose second moments v of a matrix [rows, cols] are kept as rows + cols
+ * numbers, and steps in proportion to the weights. At step t = 1, 2, ..., for each tensor, its
+ * last dimension the columns, those before it together the rows:
+ *
+ *     b = 1 - t^-decay_rate
+ *     R_i = b R_i + (1 - b) mean over j (g_ij^2 + eps1)
+ *     C_j = b C_j + (1 - b) mean over i (g_ij^2 + eps1)
+ *     v_ij = R_i C_j / mean(R)
+ *     u = g / sqrt(v)
+ *     u = u / max(1, RMS(u) / clip_threshold)
+ *     m = beta1 m + (1 - beta1) u                     where beta1 > 0; else m = u
+ *     a = lr          or, with relative_step,         a = min(lr, 1 / sqrt(t))
+ *     a = a max(eps2, RMS(w))                         where scale_parameter
+ *     w = w (1 - a decay) - a m
+ *
+ * RMS: the root of the mean of squares, of a tensor. A vector, and what has one row or one
+ * column, keeps v = b v + (1 - b) (g^2 + eps1) whole. Only slg_optimizer_create_list tells
+ * shapes: of slg_optimizer_create each tensor of a step is a vector.
+ *
+ * It is Hugging Face's Adafactor but for beta1 > 0 with a rate that changes, as that averages a
+ * u; its warmup_init is a schedule's affair (schedule.h). A group's lr_scale is a factor on a.
+ *
+ * A NaN in dw makes its whole tensor NaN, by mean(R) and RMS(u), and R and C of its row and
+ * column until a reset; SLG_SKIP_NONFINITE prevents both. Other tensors are not touched. |g|
+ * must be below 1e19, or its square is infinite in float32.
+ *
+ * State: R, C and v in float32, whatever the setup says; m where beta1 > 0. Three passes, 24
+ * bytes a weight, 8 more for m; 4 fewer where RMS(w) is not wanted, or RMS(u), clip_threshold
+ * being INFINITY. A chain costs 4 more, and its own.
+ * Paper: "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost" (2018). Since 0.1.
+ */
+typedef struct slg_adafactor_opts {
+    uint32_t size;           /* sizeof(slg_adafactor_opts), set by slg_adafactor_opts_init */
+    int32_t relative_step;   /* default 1 */
+    int32_t scale_parameter; /* default 1 */
+    int32_t reserved;        /* 0 */
+    double lr;               /* from 0 to 1e18; default 1e-2 */
+    double beta1;            /* in [0, 1); default 0: no first moment is kept */
+    double decay_rate;       /* from 0 to 1; default 0.8 */
+    double eps1;             /* from 1e-30; default 1e-30 */
+    double eps2;             /* from 0; default 1e-3 */
+    double clip_threshold;   /* from 1e-30; INFINITY: not clipped; default 1 */
+    double weight_decay;     /* from 0 to 1e18; default 0 */
+} slg_adafactor_opts;
+
+SLG_API void slg_adafactor_opts_init(slg_adafactor_opts *opts, size_t size);
+
 /* ---- The handle ------------------------------------------------------------------------- */
 
 /*
@@ -229,6 +278,21 @@ SLG_API slg_status slg_optimizer_create_with(slg_ctx *ctx, int32_t kind, int64_t
                                              const void *opts, const slg_optimizer_setup *setup,
                                              slg_optimizer **o);
 
+/*
+ * The same for a list of tensors whose shapes are told: SLG_ADAFACTOR keeps less for matrices
+ * then. Each step must have these tensors, in this order.
+ *
+ *   w     [count]  in   pointers to float32 tensors of 1 to 4 dimensions; only shapes are read,
+ *                       data may be NULL, strides do not matter
+ *
+ * Errors: also SLG_ERR_NULL, SLG_ERR_SHAPE, SLG_ERR_DTYPE of w, SLG_ERR_RANGE of count. Since
+ * 0.1.
+ */
+SLG_API slg_status slg_optimizer_create_list(slg_ctx *ctx, int32_t kind, int64_t count,
+                                             const slg_tensor *const *w, const void *opts,
+                                             const slg_optimizer_setup *setup,
+                                             slg_optimizer **o);
+
 /* Frees; NULL is allowed. The context must still be there. */
 SLG_API void slg_optimizer_free(slg_optimizer *o);
 
@@ -239,7 +303,8 @@ SLG_API void slg_optimizer_free(slg_optimizer *o);
  *   dw  as w                               in      f32
  *
  * Errors: SLG_ERR_NULL, SLG_ERR_SHAPE, SLG_ERR_DTYPE, SLG_ERR_STRIDE. NaN in dw reaches that
- * weight and its state alone. Results do not depend on the number of threads.
+ * weight and its state alone, but for Adafactor. Results do not depend on the number of
+ * threads.
  */
 SLG_API slg_status slg_optimizer_step(slg_optimizer *o, slg_tensor *w, const slg_tensor *dw);
 
@@ -328,13 +393,14 @@ SLG_API slg_status slg_optimizer_reset(slg_optimizer *o);
 
 /*
  * State as bytes, little-endian, with kind, n, dtype and step in front and a checksum: imported
- * into an optimizer of the same kind, n, setup and options it continues bit for bit. Options,
- * rate, chain and groups are not stored.
+ * into an optimizer of the same kind, n, setup and options, for Adafactor also shapes of
+ * matrices, it continues bit for bit. Options, rate, chain and groups are not stored.
  *
  *   bytes   out  needed, or written, number of bytes; buffer NULL: only tells
  *
  * Errors: SLG_ERR_NULL, SLG_ERR_RANGE (capacity too small), SLG_ERR_STATE (import: not such a
- * state, of another kind, n or dtype, or damaged). The optimizer is untouched then.
+ * state, of another kind, n, dtype or other matrices, or damaged). The optimizer is untouched
+ * then.
  */
 SLG_API slg_status slg_optimizer_export(slg_optimizer *o, void *buffer, int64_t capacity,
                                         int64_t *bytes);

@@ -130,6 +130,7 @@
     S(slg_rmsprop_opts) \
     S(slg_lion_opts) \
     S(slg_egd_opts) \
+    S(slg_adafactor_opts) \
     S(slg_optimizer_setup) \
     S(slg_param_group) \
     S(slg_optimizer_report) \

@@ -265,6 +265,13 @@ typedef struct egd_arg {
     float floor, cap; /* of |w|, where w is not 0 */
 } egd_arg;
 
+/* Adafactor: v is the second moment over `row`^2, by columns. */
+typedef struct factor_arg {
+    float shrink, step;
+    float row; /* of this row: sqrt(mean of R / R), over what clips the update */
+    float beta1, one_beta1;
+} factor_arg;
+
 /* a[i] = a av[i], b and c alike, av NULL: ones; and what it stands for: a h + b + c z. */
 typedef struct line_arg {
     float a, b, c;
@@ -553,6 +560,14 @@ typedef struct norm_arg {
  * rmsprop            mean of squares, mean of gradients (NULL: not centred), momentum or NULL
  * lion               momentum
  * egd                momentum of the exponents, or NULL
+ * factor_step        v [n] (float32 always), momentum or NULL
+ *
+ * What Adafactor needs of a row, u the gradient as a rule sees it; w NULL where m is plain, its
+ * decay 0 and w not wanted. Sums in double.
+ *
+ * factor_squares     columns += u^2, out = { sum u^2, sum w^2 }
+ * factor_full        v = (1 - fresh) v + fresh (u^2 + eps), out = { sum u^2 / v, sum w^2 }
+ * factor_norm        the sum of (row u)^2 / v
  *
  * update_dots        out = { w u, w w, u u } for u = gradient_map of g, in double
  * clip               y = clamp(y, -limit, limit), NaN stays
@@ -568,6 +583,17 @@ typedef struct norm_arg {
     K(void, lion,                                                                              \
       (size_t n, float *w, const float *g, const update_part *p, const lion_arg *a))           \
     K(void, egd, (size_t n, float *w, const float *g, const update_part *p, const egd_arg *a)) \
+    K(void, factor_step,                                                                       \
+      (size_t n, float *w, const float *g, const update_part *p, const factor_arg *a))         \
+    K(void, factor_squares,                                                                    \
+      (size_t n, const float *w, const float *g, const update_grad *m, double *columns,        \
+       double out[2]))                                                                         \
+    K(void, factor_full,                                                                       \
+      (size_t n, const float *w, const float *g, const update_grad *m, float eps, float fresh, \
+       float *v, double out[2]))                                                               \
+    K(double, factor_norm,                                                                     \
+      (size_t n, const float *w, const float *g, const update_grad *m, float row,              \
+       const float *v))                                                                        \
     K(void, update_dots,                                                                       \
       (size_t n, const float *w, const float *g, const gradient_map *m, double out[3]))        \
     K(void, clip, (size_t n, float limit, float *y))

@@ -7,6 +7,7 @@
  */
 #include "exp.h"
 #include "vec.h"
+#include "vec_double.h"
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -250,6 +251,110 @@ INLINE void egd_run(size_t n, float *w, const float *g, const update_part *p, co
 void KERNEL(egd)(size_t n, float *w, const float *g, const update_part *p, const egd_arg *a)
 {
     BY_HALF(egd_run);
+}
+
+/* ---- Adafactor --------------------------------------------------------------------------- */
+
+/* Squares of a vector of floats, in double. */
+typedef struct squares {
+    vd low, high;
+} squares;
+
+INLINE squares squares_add(squares s, vf a)
+{
+    float x[VF_LEN];
+    vf_store(x, a);
+    const vd low = vd_widen(x), high = vd_widen(x + VD_LEN);
+    return (squares){ vd_mad(low, low, s.low), vd_mad(high, high, s.high) };
+}
+
+INLINE double squares_sum(squares s) { return vd_hsum(s.low + s.high); }
+
+INLINE void column_add(double *column, size_t n, vd a)
+{
+    if (n >= VD_LEN)
+        vd_store(column, vd_load(column) + a);
+    else
+        vd_store_n(column, vd_load_n(column, n) + a, n);
+}
+
+static const squares no_squares = { { 0 }, { 0 } };
+
+void KERNEL(factor_squares)(size_t n, const float *w, const float *g, const update_grad *m,
+                            double *columns, double out[2])
+{
+    const grad_consts gk = grad_setup(m);
+    squares uu = no_squares, ww = no_squares;
+    for (size_t i = 0; i < n; i += VF_LEN) {
+        const vf weight = w ? load_at(w, i, n, 0.0f) : vf_set(0.0f);
+        const vf u = gradient(weight, load_at(g, i, n, 0.0f), &gk);
+        const squares s = squares_add(no_squares, u);
+        column_add(columns + i, n - i, s.low);
+        if (n - i > VD_LEN) column_add(columns + i + VD_LEN, n - i - VD_LEN, s.high);
+        uu.low += s.low, uu.high += s.high;
+        if (w) ww = squares_add(ww, weight);
+    }
+    out[0] = squares_sum(uu);
+    out[1] = squares_sum(ww);
+}
+
+void KERNEL(factor_full)(size_t n, const float *w, const float *g, const update_grad *m,
+                         float eps, float fresh, float *v, double out[2])
+{
+    const grad_consts gk = grad_setup(m);
+    /* 1 - fresh in two parts: averages of a small `fresh` would have another sum of weights. */
+    const float left = 1 - fresh;
+    const vf keep = vf_set(left), keep_low = vf_set((1 - left) - fresh);
+    const vf least = vf_set(eps), f = vf_set(fresh);
+    squares uu = no_squares, ww = no_squares;
+    for (size_t i = 0; i < n; i += VF_LEN) {
+        const vf weight = w ? load_at(w, i, n, 0.0f) : vf_set(0.0f);
+        const vf u = gradient(weight, load_at(g, i, n, 0.0f), &gk);
+        const vf old = load_at(v, i, n, 1.0f), square = vf_fma(u, u, least);
+        const vf now = vf_fma(keep, old, vf_fma(keep_low, old, vf_mul(f, square)));
+        store_at(v, i, n, now);
+        uu = squares_add(uu, vf_div(u, vf_sqrt(now)));
+        if (w) ww = squares_add(ww, weight);
+    }
+    out[0] = squares_sum(uu);
+    out[1] = squares_sum(ww);
+}
+
+double KERNEL(factor_norm)(size_t n, const float *w, const float *g, const update_grad *m,
+                           float row, const float *v)
+{
+    const grad_consts gk = grad_setup(m);
+    const vf r = vf_set(row);
+    squares uu = no_squares;
+    for (size_t i = 0; i < n; i += VF_LEN) {
+        const vf weight = w ? load_at(w, i, n, 0.0f) : vf_set(0.0f);
+        const vf u = gradient(weight, load_at(g, i, n, 0.0f), &gk);
+        uu = squares_add(uu, vf_mul(r, vf_div(u, vf_sqrt(load_at(v, i, n, 1.0f)))));
+    }
+    return squares_sum(uu);
+}
+
+INLINE void factor_run(size_t n, float *w, const float *g, const update_part *p,
+                       const factor_arg *a, const bool half)
+{
+    const grad_consts gk = grad_setup(&p->grad);
+    const vf shrink = vf_set(a->shrink), step = vf_set(a->step), row = vf_set(a->row);
+    const vf b1 = vf_set(a->beta1), o1 = vf_set(a->one_beta1);
+    for (size_t i = 0; i < n; i += VF_LEN) {
+        WEIGHT_AND_GRADIENT;
+        vf move = vf_mul(row, vf_div(grad, vf_sqrt(load_at(p->state[0], i, n, 1.0f))));
+        if (p->state[1]) {
+            move = vf_fma(b1, state_at(p, 1, i, n, half), vf_mul(o1, move));
+            keep_at(p, 1, i, n, move, random, half);
+        }
+        store_at(w, i, n, vf_fnma(step, move, vf_fnma(shrink, weight, weight)));
+    }
+}
+
+void KERNEL(factor_step)(size_t n, float *w, const float *g, const update_part *p,
+                         const factor_arg *a)
+{
+    BY_HALF(factor_run);
 }
 
 void KERNEL(clip)(size_t n, float limit, float *y)

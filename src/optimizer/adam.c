@@ -66,4 +66,5 @@ static void prepare(const rule_opts *opts, int64_t t, double memory, rule_args *
     a->fresh = 0;
 }
 
-const rule rule_adamw = { SLG_ADAMW, "adamw", open, arrays, lr, decay, prepare, NULL, update };
+const rule rule_adamw = { SLG_ADAMW, "adamw", open, arrays, lr,
+                          decay,     prepare, NULL, update, NULL };

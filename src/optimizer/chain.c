@@ -197,3 +197,16 @@ slg_status chain_run(slg_ctx *ctx, const chain *c, double grad_scale, step_piece
     }
     return SLG_OK;
 }
+
+update_grad chain_fold(const gradient_map *m, float decay)
+{
+    const float after = (float)m->after;
+    return (update_grad){ .plain = isinf(m->clip) && m->after == 0,
+                          .scale = (float)m->scale,
+                          .along = (float)m->along,
+                          .clip = (float)m->clip,
+                          .post = (float)m->post,
+                          .after = after,
+                          .after_low = (float)(m->after - (double)after),
+                          .decay = decay };
+}

@@ -34,4 +34,7 @@ slg_status chain_read(slg_ctx *ctx, const slg_transform *links, int64_t count, c
 slg_status chain_run(slg_ctx *ctx, const chain *c, double grad_scale, step_pieces *p,
                      chain_report *report);
 
+/* A map as an update takes it, with decay that enters the gradient. */
+update_grad chain_fold(const gradient_map *m, float decay);
+
 #endif

@@ -47,4 +47,4 @@ static void prepare(const rule_opts *opts, int64_t t, double memory, rule_args *
     a->cap = (float)o->cap;
 }
 
-const rule rule_egd = { SLG_EGD, "egd", open, arrays, lr, decay, prepare, NULL, update };
+const rule rule_egd = { SLG_EGD, "egd", open, arrays, lr, decay, prepare, NULL, update, NULL };

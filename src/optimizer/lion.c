@@ -45,4 +45,6 @@ static void prepare(const rule_opts *opts, int64_t t, double memory, rule_args *
     a->one_beta2 = (float)(1 - o->beta2);
 }
 
-const rule rule_lion = { SLG_LION, "lion", open, arrays, lr, decay, prepare, NULL, update };
+const rule rule_lion = {
+    SLG_LION, "lion", open, arrays, lr, decay, prepare, NULL, update, NULL
+};

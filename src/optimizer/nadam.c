@@ -61,6 +61,5 @@ static void prepare(const rule_opts *opts, int64_t t, double product, rule_args 
     a->fresh = (float)(o->lr * (1 - momentum(o, t)) / (1 - product));
 }
 
-const rule rule_nadam = {
-    SLG_NADAM, "nadam", open, arrays, lr, decay, prepare, advance, update
-};
+const rule rule_nadam = { SLG_NADAM, "nadam", open,    arrays, lr,
+                          decay,     prepare, advance, update, NULL };

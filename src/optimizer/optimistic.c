@@ -43,4 +43,4 @@ static void prepare(const rule_opts *opts, int64_t t, double memory, rule_args *
 }
 
 const rule rule_optimistic = { SLG_OPTIMISTIC, "optimistic", open, arrays, lr,
-                               decay,          prepare,      NULL, update };
+                               decay,          prepare,      NULL, update, NULL };

@@ -39,9 +39,9 @@ void slg_optimizer_report_init(slg_optimizer_report *report, size_t size)
 
 const rule *rule_of(int32_t kind)
 {
-    static const rule *const rules[] = { &rule_sgd,   &rule_adamw, &rule_optimistic,
-                                         &rule_nadam, &rule_lion,  &rule_rmsprop,
-                                         &rule_egd };
+    static const rule *const rules[] = { &rule_sgd,   &rule_adamw,    &rule_optimistic,
+                                         &rule_nadam, &rule_lion,     &rule_rmsprop,
+                                         &rule_egd,   &rule_adafactor };
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
         if (rules[i]->kind == kind) return rules[i];
     return NULL;
@@ -65,21 +65,76 @@ slg_status rule_rates(slg_ctx *ctx, double lr, double weight_decay)
 static void reset(slg_optimizer *o)
 {
     for (int32_t i = 0; i < STATE_ARRAYS_MAX; i++)
-        if (o->state[i]) memset(o->state[i], 0, state_array_bytes(o));
+        if (o->state[i]) memset(o->state[i], 0, state_array_bytes(o, i));
     o->steps = 0;
     o->memory = 0;
     o->report = nothing_seen;
 }
 
-static slg_status create(slg_ctx *ctx, int32_t kind, int64_t n, const void *opts,
+/* Copies the shapes; what is left of a tensor has no data and is contiguous. */
+static slg_status read_shapes(slg_optimizer *o, int64_t count, const slg_tensor *const *w)
+{
+    if (count < 0 || count > INT64_MAX / 128)
+        return slg_fail(o->ctx, SLG_ERR_RANGE, "count is %lld, must be at least 0",
+                        (long long)count);
+    if (count > 0 && !w) return slg_fail(o->ctx, SLG_ERR_NULL, "w is NULL");
+    o->shapes = ctx_alloc(o->ctx, (size_t)(count ? count : 1) * sizeof *o->shapes);
+    if (!o->shapes) return SLG_ERR_MEMORY;
+    o->shaped = count;
+    for (int64_t i = 0; i < count; i++) {
+        slg_tensor *t = &o->shapes[i];
+        if (!w[i]) return slg_fail(o->ctx, SLG_ERR_NULL, "w[%lld] is NULL", (long long)i);
+        *t = (slg_tensor){ .data = o, .dtype = w[i]->dtype, .ndim = w[i]->ndim };
+        /* Strides of 0: all that is checked is the shape, and nothing is read. */
+        for (int32_t d = 0; d < 4 && d < t->ndim; d++) t->shape[d] = w[i]->shape[d];
+        SLG_TRY(tensor_in(o->ctx, "w", t, DT_F32, 1, 4));
+        t->data = NULL;
+        if (__builtin_add_overflow(o->n, tensor_size(t), &o->n)) o->n = INT64_MAX;
+    }
+    return SLG_OK;
+}
+
+/* Numbers of array i. */
+static int64_t array_length(const slg_optimizer *o, int32_t i)
+{
+    const whole_rule *whole = o->rule->whole;
+    int64_t length = 0;
+    if (!(o->arrays >> i & 1)) return 0;
+    if (!whole) return o->n;
+    if (!o->shapes) return whole->length(i, o->n, 1);
+    for (int64_t s = 0; s < o->shaped; s++)
+        length += whole->length(i, tensor_size(&o->shapes[s]), shape_rows(&o->shapes[s]));
+    return length;
+}
+
+static slg_status make_state(slg_optimizer *o)
+{
+    if (o->n < 0 || o->n > INT64_MAX / 64)
+        return slg_fail(o->ctx, SLG_ERR_RANGE, "n is %lld, must be from 0 to %lld",
+                        (long long)o->n, (long long)(INT64_MAX / 64));
+    for (int32_t i = 0; i < STATE_ARRAYS_MAX; i++) {
+        o->length[i] = array_length(o, i);
+        if (o->length[i] == 0) continue;
+        o->state[i] = ctx_alloc(o->ctx, state_array_bytes(o, i));
+        if (!o->state[i]) return SLG_ERR_MEMORY;
+    }
+    return SLG_OK;
+}
+
+/* n weights, or the shapes of `count` tensors: n is 0 then. */
+typedef struct contents {
+    int64_t n, count;
+    const slg_tensor *const *w;
+    bool shaped;
+} contents;
+
+static slg_status create(slg_ctx *ctx, int32_t kind, const contents *c, const void *opts,
                          const slg_optimizer_setup *given, slg_optimizer **out)
 {
     const rule *r = rule_of(kind);
     slg_optimizer_setup setup = setup_defaults;
     rule_opts options;
     if (!r) return slg_fail(ctx, SLG_ERR_RANGE, "kind is %d, there is no such optimizer", kind);
-    if (n < 0 || n > INT64_MAX / 64)
-        return slg_fail(ctx, SLG_ERR_RANGE, "n is %lld, must be at least 0", (long long)n);
     SLG_TRY(r->open(ctx, opts, &options));
     SLG_TRY(options_read(ctx, "setup", given, &setup, sizeof setup));
     if (setup.state_dtype != SLG_F32 && setup.state_dtype != SLG_BF16)
@@ -92,29 +147,42 @@ static slg_status create(slg_ctx *ctx, int32_t kind, int64_t n, const void *opts
                           .rule = r,
                           .opts = options,
                           .setup = setup,
-                          .n = n,
+                          .n = c->n,
                           .grad_scale = 1,
                           .arrays = r->arrays(&options) };
-    for (int32_t i = 0; i < STATE_ARRAYS_MAX && n > 0; i++) {
-        if (!(o->arrays >> i & 1)) continue;
-        o->state[i] = ctx_alloc(ctx, state_array_bytes(o));
-        if (!o->state[i]) {
-            slg_optimizer_free(o);
-            return SLG_ERR_MEMORY;
-        }
+    slg_status status = c->shaped ? read_shapes(o, c->count, c->w) : SLG_OK;
+    if (status == SLG_OK) status = make_state(o);
+    if (status != SLG_OK) {
+        slg_optimizer_free(o);
+        return status;
     }
     reset(o);
     *out = o;
     return SLG_OK;
 }
 
-slg_status slg_optimizer_create_with(slg_ctx *ctx, int32_t kind, int64_t n, const void *opts,
-                                     const slg_optimizer_setup *setup, slg_optimizer **o)
+static slg_status create_from(slg_ctx *ctx, int32_t kind, const contents *c, const void *opts,
+                              const slg_optimizer_setup *setup, slg_optimizer **o)
 {
     if (!ctx || !o) return SLG_ERR_NULL;
     *o = NULL;
     op_begin(ctx, "slg_optimizer_create");
-    return op_end(ctx, create(ctx, kind, n, opts, setup, o));
+    return op_end(ctx, create(ctx, kind, c, opts, setup, o));
+}
+
+slg_status slg_optimizer_create_list(slg_ctx *ctx, int32_t kind, int64_t count,
+                                     const slg_tensor *const *w, const void *opts,
+                                     const slg_optimizer_setup *setup, slg_optimizer **o)
+{
+    const contents c = { .count = count, .w = w, .shaped = true };
+    return create_from(ctx, kind, &c, opts, setup, o);
+}
+
+slg_status slg_optimizer_create_with(slg_ctx *ctx, int32_t kind, int64_t n, const void *opts,
+                                     const slg_optimizer_setup *setup, slg_optimizer **o)
+{
+    const contents c = { .n = n };
+    return create_from(ctx, kind, &c, opts, setup, o);
 }
 
 slg_status slg_optimizer_create(slg_ctx *ctx, int32_t kind, int64_t n, const void *opts,
@@ -130,6 +198,7 @@ void slg_optimizer_free(slg_optimizer *o)
     for (int32_t i = 0; i < STATE_ARRAYS_MAX; i++)
         if (o->state[i]) ctx_free(ctx, o->state[i]);
     if (o->groups) ctx_free(ctx, o->groups);
+    if (o->shapes) ctx_free(ctx, o->shapes);
     ctx_free(ctx, o);
 }
 
@@ -153,6 +222,18 @@ static bool same_rates(const slg_param_group *a, const slg_param_group *b)
     return a->lr_scale == b->lr_scale && a->decay_scale == b->decay_scale;
 }
 
+/* Whether the list is the one that the optimizer was made for. */
+static slg_status match_shapes(const slg_optimizer *o, int64_t count, slg_tensor *const *w)
+{
+    if (!o->shapes) return SLG_OK;
+    if (count != o->shaped)
+        return slg_fail(o->ctx, SLG_ERR_SHAPE, "%lld tensors, the optimizer was made for %lld",
+                        (long long)count, (long long)o->shaped);
+    for (int64_t i = 0; i < count; i++)
+        SLG_TRY(tensor_same_shape(o->ctx, "w", w[i], "the one at creation", &o->shapes[i]));
+    return SLG_OK;
+}
+
 /* The tensors of a list, checked. */
 static slg_status gather(slg_optimizer *o, int64_t count, slg_tensor *const *w,
                          const slg_tensor *const *dw, step_pieces *p)
@@ -169,11 +250,13 @@ static slg_status gather(slg_optimizer *o, int64_t count, slg_tensor *const *w,
         return slg_fail(o->ctx, SLG_ERR_SHAPE,
                         "w has %lld elements, the optimizer was made for %lld",
                         (long long)total, (long long)o->n);
+    SLG_TRY(match_shapes(o, count, w));
     SLG_TRY(pieces_tensors(o->ctx, count, p));
     for (int64_t i = 0, offset = 0; i < count; i++) {
         const slg_param_group *g = group_of(o, i);
         step_tensor *t = &p->tensors[i];
         t->w = w[i]->data, t->dw = dw[i]->data, t->n = tensor_size(w[i]), t->offset = offset;
+        t->rows = o->shapes ? shape_rows(&o->shapes[i]) : 1;
         t->without = (g->frozen ? 1u : 0) | (g->perpendicular ? 0 : 1u << SLG_PERPENDICULAR);
         offset += t->n;
     }
@@ -205,19 +288,6 @@ typedef struct step_run {
     uint32_t key;
 } step_run;
 
-static update_grad fold(const gradient_map *m, float decay)
-{
-    const float after = (float)m->after;
-    return (update_grad){ .plain = isinf(m->clip) && m->after == 0,
-                          .scale = (float)m->scale,
-                          .along = (float)m->along,
-                          .clip = (float)m->clip,
-                          .post = (float)m->post,
-                          .after = after,
-                          .after_low = (float)(m->after - (double)after),
-                          .decay = decay };
-}
-
 static void update_piece(void *arg, int64_t task, int32_t worker)
 {
     const step_run *s = arg;
@@ -228,10 +298,10 @@ static void update_piece(void *arg, int64_t task, int32_t worker)
     update_part part = { .half = s->o->setup.state_dtype == SLG_BF16,
                          .first = (uint32_t)first,
                          .key = s->key,
-                         .grad = fold(&t->map, args->decay) };
+                         .grad = chain_fold(&t->map, args->decay) };
     (void)worker;
     for (int32_t i = 0; i < STATE_ARRAYS_MAX; i++)
-        if (s->o->state[i]) part.state[i] = s->o->state[i] + first * state_item(s->o);
+        if (s->o->state[i]) part.state[i] = s->o->state[i] + first * state_item(s->o, i);
     s->o->rule->update(&s->o->ctx->k, args->kernel, (size_t)p->n, t->w + p->from,
                        t->dw + p->from, &part);
 }
@@ -248,10 +318,11 @@ static slg_status step_list(slg_optimizer *o, int64_t count, slg_tensor *const *
     op_detail(o->ctx, count > 0 ? w[0] : NULL);
     SLG_TRY(chain_run(o->ctx, &o->chain, o->grad_scale, &p, &report));
     SLG_TRY(prepare(o, t, memory, &p));
+    step_run run = { o, &p, (uint32_t)rng_number(o->setup.seed, (uint64_t)t) };
+    if (!report.skip && r->whole) SLG_TRY(r->whole->step(o, &p, run.key));
     o->report = report;
     if (report.skip) return SLG_OK;
-    step_run run = { o, &p, (uint32_t)rng_number(o->setup.seed, (uint64_t)t) };
-    pool_run(o->ctx, p.tasks, update_piece, &run);
+    if (!r->whole) pool_run(o->ctx, p.tasks, update_piece, &run);
     o->steps = t;
     o->memory = memory;
     return SLG_OK;

@@ -15,6 +15,7 @@ typedef struct step_tensor {
     float *w;
     const float *dw;
     int64_t n, offset; /* of its weights among all */
+    int64_t rows;      /* see whole_rule; 1 where that sees a vector */
     uint32_t without;  /* bit k: transformations of kind k pass it over; bit 0: frozen */
     double ww, wg, gg; /* products of w and of the gradient as it is now */
     gradient_map map;  /* which is made of dw by this */

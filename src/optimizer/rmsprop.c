@@ -48,4 +48,4 @@ static void prepare(const rule_opts *opts, int64_t t, double memory, rule_args *
 }
 
 const rule rule_rmsprop = { SLG_RMSPROP, "rmsprop", open, arrays, lr,
-                            decay,       prepare,   NULL, update };
+                            decay,       prepare,   NULL, update, NULL };

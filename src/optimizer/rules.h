@@ -7,6 +7,7 @@
 
 #include "core/ctx.h"
 #include "core/options.h"
+#include "pieces.h"
 #include "softlogit/optimizer.h"
 
 enum { STATE_ARRAYS_MAX = 3, RULE_ARGS_MAX = 64 };
@@ -23,6 +24,7 @@ typedef union rule_opts {
     slg_rmsprop_opts rmsprop;
     slg_lion_opts lion;
     slg_egd_opts egd;
+    slg_adafactor_opts adafactor;
 } rule_opts;
 
 /* Scalars of a step for `update`: of the tensors of one group. */
@@ -31,13 +33,24 @@ typedef struct rule_args {
     _Alignas(16) char kernel[RULE_ARGS_MAX];
 } rule_args;
 
+/* What a rule needs that sees whole tensors, as matrices of n / rows columns; a vector, and any
+   tensor of an optimizer made without shapes, has one row. */
+typedef struct whole_rule {
+    uint32_t wide; /* bit i: array i is float32, whatever the setup says */
+    /* Numbers that an array keeps for a tensor of n weights: at most n. 0 for n = 0. */
+    int64_t (*length)(int32_t array, int64_t n, int64_t rows);
+    /* In place of `update`: all tensors of a step, args prepared. Takes its scratch before it
+       changes anything: SLG_ERR_MEMORY is its only error. */
+    slg_status (*step)(slg_optimizer *o, const step_pieces *p, uint32_t key);
+} whole_rule;
+
 typedef struct rule {
     int32_t kind;
     const char *name;
 
     /* Reads and checks opts (NULL: the defaults). */
     slg_status (*open)(slg_ctx *ctx, const void *opts, rule_opts *o);
-    /* Bit i: state array i, of n numbers, is kept. */
+    /* Bit i: state array i is kept, of n numbers unless `whole` has another length. */
     uint32_t (*arrays)(const rule_opts *o);
     /* The rate and the decay among the options: slg_optimizer_set_lr and groups change them. */
     double *(*lr)(rule_opts *o);
@@ -50,10 +63,11 @@ typedef struct rule {
     /* n weights; state[i] of the part is array i at the same offset. */
     void (*update)(const kernel_table *k, const void *args, size_t n, float *w, const float *dw,
                    const update_part *part);
+    const whole_rule *whole; /* NULL: weights are updated one by one, by `update` */
 } rule;
 
 extern const rule rule_sgd, rule_adamw, rule_optimistic, rule_nadam, rule_rmsprop, rule_lion,
-    rule_egd;
+    rule_egd, rule_adafactor;
 
 /* NULL if there is no such kind. A new rule is a file and a line in this function's table. */
 const rule *rule_of(int32_t kind);

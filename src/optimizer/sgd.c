@@ -45,4 +45,4 @@ static void prepare(const rule_opts *opts, int64_t t, double memory, rule_args *
     a->nesterov = o->nesterov;
 }
 
-const rule rule_sgd = { SLG_SGD, "sgd", open, arrays, lr, decay, prepare, NULL, update };
+const rule rule_sgd = { SLG_SGD, "sgd", open, arrays, lr, decay, prepare, NULL, update, NULL };

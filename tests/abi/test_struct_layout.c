@@ -1064,6 +1064,19 @@ AT(slg_egd_opts, floor, 24)
 AT(slg_egd_opts, cap, 32)
 AT(slg_egd_opts, weight_decay, 40)
 
+SIZE(slg_adafactor_opts, 72)
+AT(slg_adafactor_opts, size, 0)
+AT(slg_adafactor_opts, relative_step, 4)
+AT(slg_adafactor_opts, scale_parameter, 8)
+AT(slg_adafactor_opts, reserved, 12)
+AT(slg_adafactor_opts, lr, 16)
+AT(slg_adafactor_opts, beta1, 24)
+AT(slg_adafactor_opts, decay_rate, 32)
+AT(slg_adafactor_opts, eps1, 40)
+AT(slg_adafactor_opts, eps2, 48)
+AT(slg_adafactor_opts, clip_threshold, 56)
+AT(slg_adafactor_opts, weight_decay, 64)
+
 SIZE(slg_optimizer_setup, 16)
 AT(slg_optimizer_setup, size, 0)
 AT(slg_optimizer_setup, state_dtype, 4)
@@ -1381,7 +1394,9 @@ _Static_assert(SLG_LEARNER_CENTER == 1 && SLG_LEARNER_LOG_CENTER == 2 &&
                    SLG_LEARNER_INVERSE == 3 && SLG_LEARNER_TOTALS == 4 &&
                    SLG_LEARNER_STEPS == 5 && SLG_LEARNER_WEIGHTS == 6,
                "slg_learner_part");
-_Static_assert(SLG_SGD == 1 && SLG_ADAMW == 2 && SLG_OPTIMISTIC == 3, "slg_optimizer_kind");
+_Static_assert(SLG_SGD == 1 && SLG_ADAMW == 2 && SLG_OPTIMISTIC == 3 && SLG_NADAM == 4 &&
+                   SLG_RMSPROP == 5 && SLG_LION == 6 && SLG_EGD == 7 && SLG_ADAFACTOR == 8,
+               "slg_optimizer_kind");
 
 /* Bindings check their declarations by this. */
 static void test_struct_size(void **state)
@@ -1499,6 +1514,7 @@ static void test_struct_size(void **state)
     CHECK(slg_rmsprop_opts)
     CHECK(slg_lion_opts)
     CHECK(slg_egd_opts)
+    CHECK(slg_adafactor_opts)
     CHECK(slg_optimizer_setup)
     CHECK(slg_param_group)
     CHECK(slg_optimizer_report)

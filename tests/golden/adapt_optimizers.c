@@ -1,4 +1,5 @@
 /* Update rules against torch.optim: make_optimizers.py says what each name means. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,6 +12,7 @@ typedef union any_opts {
     slg_rmsprop_opts rmsprop;
     slg_lion_opts lion;
     slg_egd_opts egd;
+    slg_adafactor_opts adafactor;
 } any_opts;
 
 static void read_adamw(run *g, slg_adamw_opts *o)
@@ -74,8 +76,23 @@ static void read_egd(run *g, slg_egd_opts *o)
     o->weight_decay = scalar_or(g, "weight_decay", o->weight_decay);
 }
 
-static slg_optimizer *create(run *g, int32_t kind, int64_t n)
+static void read_adafactor(run *g, slg_adafactor_opts *o)
 {
+    slg_adafactor_opts_init(o, sizeof *o);
+    o->relative_step = (int32_t)scalar_or(g, "relative_step", o->relative_step);
+    o->scale_parameter = (int32_t)scalar_or(g, "scale_parameter", o->scale_parameter);
+    o->beta1 = scalar_or(g, "beta1", o->beta1);
+    o->decay_rate = scalar_or(g, "decay_rate", o->decay_rate);
+    o->eps1 = scalar_or(g, "eps1", o->eps1);
+    o->eps2 = scalar_or(g, "eps2", o->eps2);
+    o->clip_threshold = scalar_or(g, "clip_threshold", (double)INFINITY);
+    o->weight_decay = scalar_or(g, "weight_decay", o->weight_decay);
+}
+
+/* For w as it is, or for as many weights. */
+static slg_optimizer *create(run *g, int32_t kind, const slg_tensor *w, bool shaped)
+{
+    const int64_t n = tensor_size(w);
     slg_optimizer *o = NULL;
     any_opts opts;
     if (kind == SLG_SGD) read_sgd(g, &opts.sgd);
@@ -84,7 +101,9 @@ static slg_optimizer *create(run *g, int32_t kind, int64_t n)
     if (kind == SLG_RMSPROP) read_rmsprop(g, &opts.rmsprop);
     if (kind == SLG_LION) read_lion(g, &opts.lion);
     if (kind == SLG_EGD) read_egd(g, &opts.egd);
-    check(g, slg_optimizer_create(g->ctx, kind, n, &opts, &o));
+    if (kind == SLG_ADAFACTOR) read_adafactor(g, &opts.adafactor);
+    check(g, shaped ? slg_optimizer_create_list(g->ctx, kind, 1, &w, &opts, NULL, &o)
+                    : slg_optimizer_create(g->ctx, kind, n, &opts, &o));
     return o;
 }
 
@@ -100,7 +119,12 @@ static slg_status step(slg_optimizer *o, slg_tensor *w, const slg_tensor *dw, in
     enum { MOST = 3 };
     slg_tensor ws[MOST], dws[MOST], *w_list[MOST];
     const slg_tensor *dw_list[MOST];
-    const int64_t n = w->shape[0];
+    const int64_t n = tensor_size(w);
+    if (pieces == 1) {
+        slg_tensor now = *w;
+        now.data = (float *)dw->data + t * n;
+        return slg_optimizer_step(o, w, &now);
+    }
     for (int i = 0; i < pieces; i++) {
         int64_t from = n * i * i / (pieces * pieces),
                 to = n * (i + 1) * (i + 1) / (pieces * pieces);
@@ -108,15 +132,15 @@ static slg_status step(slg_optimizer *o, slg_tensor *w, const slg_tensor *dw, in
         dws[i] = part(dw, t * n + from, t * n + to);
         w_list[i] = &ws[i], dw_list[i] = &dws[i];
     }
-    return pieces == 1 ? slg_optimizer_step(o, w_list[0], dw_list[0])
-                       : slg_optimizer_step_list(o, pieces, w_list, dw_list);
+    return slg_optimizer_step_list(o, pieces, w_list, dw_list);
 }
 
 /* Into a new optimizer, by way of the state's bytes. */
-static slg_optimizer *moved(run *g, slg_optimizer *from, int32_t kind, int64_t n)
+static slg_optimizer *moved(run *g, slg_optimizer *from, int32_t kind, const slg_tensor *w,
+                            bool shaped)
 {
     int64_t bytes = 0;
-    slg_optimizer *to = create(g, kind, n);
+    slg_optimizer *to = create(g, kind, w, shaped);
     check(g, slg_optimizer_export(from, NULL, 0, &bytes));
     void *state = malloc((size_t)bytes);
     if (!state) fail(g, "out of memory");
@@ -135,10 +159,11 @@ static void path(run *g, int32_t kind, const char *label, int pieces, bool move)
     slg_tensor *w = input_output(g, "w", SLG_F32), *dw = input(g, "dw", SLG_F32);
     slg_tensor *lr = input(g, "lr", SLG_F64), *scale = input(g, "grad_scale", SLG_F32);
     slg_tensor *out = output_for(g, "w", SLG_F32);
-    const int64_t n = w->shape[0], steps = dw->shape[0], every = (int64_t)scalar(g, "every");
-    slg_optimizer *o = create(g, kind, n);
+    const int64_t n = tensor_size(w), steps = dw->shape[0], every = (int64_t)scalar(g, "every");
+    const bool shaped = pieces == 1;
+    slg_optimizer *o = create(g, kind, w, shaped);
     for (int64_t t = 0; t < steps; t++) {
-        if (move && t % 50 == 25) o = moved(g, o, kind, n);
+        if (move && t % 50 == 25) o = moved(g, o, kind, w, shaped);
         check(g, slg_optimizer_set_lr(o, tensor_get(lr, t)));
         check(g, slg_optimizer_set_grad_scale(o, tensor_get(scale, t)));
         check(g, step(o, w, dw, t, pieces));
@@ -165,7 +190,14 @@ static void rmsprop(run *g) { paths(g, SLG_RMSPROP); }
 static void lion(run *g) { paths(g, SLG_LION); }
 static void egd(run *g) { paths(g, SLG_EGD); }
 
-const adapter adapt_optimizers[] = { { "sgd", sgd },     { "adamw", adamw },
-                                     { "nadam", nadam }, { "rmsprop", rmsprop },
-                                     { "lion", lion },   { "egd", egd },
-                                     { NULL, NULL } };
+/* A list of pieces would be other tensors. */
+static void adafactor(run *g)
+{
+    path(g, SLG_ADAFACTOR, "one tensor", 1, false);
+    path(g, SLG_ADAFACTOR, "exported and imported", 1, true);
+}
+
+const adapter adapt_optimizers[] = {
+    { "sgd", sgd },   { "adamw", adamw }, { "nadam", nadam },         { "rmsprop", rmsprop },
+    { "lion", lion }, { "egd", egd },     { "adafactor", adafactor }, { NULL, NULL }
+};

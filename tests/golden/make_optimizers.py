@@ -1,6 +1,6 @@
 """Golden vectors for update rules: 200 steps of torch.optim in float64.
 
-    case OPERATION/VARIANT              sgd, adamw, nadam, rmsprop, lion or egd
+    case OPERATION/VARIANT              sgd, adamw, nadam, rmsprop, lion, egd or adafactor
     scalar ...                          options, by the names of the kind's options struct
     tensor w N                          weights at first
     tensor dw STEPS N                   gradient of each step
@@ -8,6 +8,11 @@
     tensor grad_scale STEPS             factor on each gradient (slg_optimizer_set_grad_scale)
     tensor expect.w STEPS/EVERY N       weights after steps EVERY, 2 EVERY, ...
     scalar every EVERY
+
+For adafactor w is a tensor of any shape, dw [STEPS, shape], expect.w [STEPS/EVERY, shape]; the
+clip_threshold is left out where it is infinite. Neither torch 1.13 nor this directory's tools have
+that rule: it is the paper's formula in NumPy, as Hugging Face's transformers have it but for the
+average of updates, which is taken before they are multiplied by the rate.
 
 Torch knows no decoupled decay for SGD: there w is multiplied by (1 - lr decay) before its step.
 It has neither Lion nor the exponentiated gradient: those are the papers' formulas in NumPy, in
@@ -150,6 +155,43 @@ def egd_case(w, name, schedule=constant, **options):
     run(w, "egd", name, o, schedule, base=0.01, error=2e-5)
 
 
+def adafactor_path(start, dw, lr, o):
+    """The last dimension is the columns; vectors have no factors."""
+    w, flat, path = start.astype(np.float64), start.ndim == 1, []
+    shape = (1, w.size) if flat else (-1, w.shape[-1])
+    w = w.reshape(shape)
+    row, column, full, mean = np.zeros((w.shape[0], 1)), np.zeros((1, w.shape[1])), np.zeros_like(w), np.zeros_like(w)
+    for t, g in enumerate(dw, 1):
+        g = g.reshape(shape)
+        beta2 = 1 - t ** -o["decay_rate"]
+        square = g * g + o["eps1"]
+        row = beta2 * row + (1 - beta2) * square.mean(1, keepdims=True)
+        column = beta2 * column + (1 - beta2) * square.mean(0, keepdims=True)
+        full = beta2 * full + (1 - beta2) * square
+        u = g / np.sqrt(full if flat else row * column / row.mean())
+        u = u / max(1, np.sqrt(np.mean(u * u)) / o["clip_threshold"])
+        rate = min(lr[t - 1], t ** -0.5) if o["relative_step"] else lr[t - 1]
+        if o["scale_parameter"]:
+            rate *= max(o["eps2"], np.sqrt(np.mean(w * w)))
+        mean = o["beta1"] * mean + (1 - o["beta1"]) * u
+        w = w * (1 - rate * o["weight_decay"]) - rate * mean
+        path.append(w.reshape(start.shape))
+    return np.array(path)[EVERY - 1::EVERY]
+
+
+def adafactor(w, name, shape, schedule=constant, scales=None, base=0.01, **options):
+    o = {"beta1": 0.0, "decay_rate": 0.8, "eps1": 1e-30, "eps2": 1e-3, "clip_threshold": 1.0, "weight_decay": 0.0,
+         "relative_step": 1, "scale_parameter": 1, **options}
+    start = f32(rng.normal(size=shape))
+    size = 10.0 ** rng.integers(-4, 2, size=shape[-1])
+    dw = f32((0.3 * rng.normal(size=shape) + rng.normal(size=(STEPS, *shape))) * size)
+    lr = np.array([base * schedule(t) for t in range(STEPS)])
+    scale = f32(np.ones(STEPS) if scales is None else scales)
+    path = adafactor_path(start, dw.astype(np.float64) * scale.reshape(-1, *[1] * len(shape)), lr, o)
+    w.case(f"adafactor/{name}", {**{k: v for k, v in o.items() if np.isfinite(v)}, "every": EVERY},
+           {"w": start, "dw": dw, "lr": lr, "grad_scale": scale}, {"w": path}, {"w": (1e-5, 1e-5)})
+
+
 def main():
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "optimizers.golden")
     w = Writer(path, "Written by make_optimizers.py, which says what each name means; torch " + torch.__version__)
@@ -186,6 +228,15 @@ def main():
     egd_case(w, "plain")
     egd_case(w, "momentum", momentum=0.5, schedule=cosine)
     egd_case(w, "floor_cap", floor=0.25, cap=1.5, weight_decay=0.1)
+    adafactor(w, "matrix", (4, 5))
+    adafactor(w, "vector", (7,))
+    adafactor(w, "row", (1, 6))
+    adafactor(w, "column", (6, 1), decay_rate=0.5)
+    adafactor(w, "three_dimensions", (2, 2, 3), clip_threshold=0.5)
+    adafactor(w, "momentum", (5, 3), beta1=0.9, schedule=cosine)
+    adafactor(w, "fixed_rate", (3, 4), relative_step=0, scale_parameter=0, weight_decay=0.1, schedule=warm_up)
+    adafactor(w, "relative_step", (3, 4), base=1.0, weight_decay=0.1, scales=scales, beta1=0.5)
+    adafactor(w, "not_clipped", (6, 2), clip_threshold=np.inf, eps1=1e-3, eps2=0.5, relative_step=0, schedule=cosine)
     w.close()
 
 

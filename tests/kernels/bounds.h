@@ -97,6 +97,10 @@
 #define BOUND_rmsprop 5.0       /* 3.1   3.7   3.3 */
 #define BOUND_lion 4.0          /* 3.0   3.0   2.9 */
 #define BOUND_egd 7.0           /* 5.4   5.3   4.9; times 1 + the exponent */
+#define BOUND_factor_step 5.0    /* 3.5   3.7   3.5 */
+#define BOUND_factor_squares 8.0 /* 5.9   5.8   5.8; weights' squares: of 2^-49 */
+#define BOUND_factor_full 9.0    /* 7.5   4.0   2.5; as that */
+#define BOUND_factor_norm 7.0    /* 4.7   5.0   5.3 */
 #define BOUND_update_dots 50.0  /* 35    35    33; of 2^-53 */
 #define BOUND_clip 0
 #define BOUND_normals 5.0       /* 3.8   3.8   3.8 */

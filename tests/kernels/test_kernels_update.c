@@ -332,6 +332,140 @@ static void check_egd(const call *c, worst_t *w)
 SPEC(egd, .variants = 9, .in = { F4, F4, F4 }, .out = { F4, F4 }, .update = 1,
      .special = { A_NAN | ZEROS, A_NAN | ZEROS | HUGE_UP | HUGE_DOWN, A_NAN | ZEROS });
 
+/* ---- Adafactor --------------------------------------------------------------------------- */
+
+static const factor_arg factor_args[] = {
+    { 0, 0.01f, 1.5f, 0, 1 },
+    { 1e-3f, 0.1f, 0.25f, 0.9f, 0.1f },
+};
+
+/* Input 2 is the second moment by columns, and not too near 0. */
+static void factor_moments(const call *c)
+{
+    float *v = c->in[2];
+    for (size_t i = 0; i < c->n; i++) v[i] = v[i] * v[i] + 1e-3f;
+}
+
+static bool factor_momentum(const call *c) { return c->variant / GRADS == 1; }
+
+static void run_factor_step(const kernel_table *k, call *c)
+{
+    ARGS(factor_arg, factor_args);
+    copy_state(c, 2);
+    update_part p = part_of(c, factor_momentum(c) ? 3 : 1);
+    k->factor_step(c->n, out(c, 0), in(c, 1), &p, a);
+}
+
+static void check_factor_step(const call *c, worst_t *w)
+{
+    ARGS(factor_arg, factor_args);
+    for (size_t i = 0; i < c->n; i++) {
+        double size, g = seen(c, i, &size), root = sqrt((double)in(c, 2)[i]);
+        double keep = (1 - (double)a->shrink) * in(c, 0)[i];
+        double move = (double)a->row * g / root, move_size = (double)a->row * size / root;
+        if (factor_momentum(c)) {
+            double m = (double)a->beta1 * in(c, 3)[i];
+            move = m + (double)a->one_beta1 * move;
+            move_size = fabs(m) + (double)a->one_beta1 * move_size;
+            note(w, i, (double)out(c, 2)[i], move, move_size);
+        }
+        note(w, i, (double)out(c, 0)[i], keep - (double)a->step * move,
+             fabs(keep) + (double)a->step * move_size);
+    }
+    untouched(c, w, 1);
+    if (!factor_momentum(c)) untouched(c, w, 2);
+}
+
+SPEC(factor_step, .variants = 6, .in = { F4, F4, F4, F4 }, .out = { F4, F4, F4 }, .update = 1,
+     .special = { A_NAN | ZEROS, A_NAN | ZEROS, 0, A_NAN | ZEROS }, .prepare = factor_moments);
+
+/* Variants past GRADS: a plain gradient, without the weights. */
+static const float *factor_weights(const call *c)
+{
+    return c->variant < GRADS ? in(c, 0) : NULL;
+}
+
+/* The sums: of moves, and of the weights' squares where they are wanted. */
+static void check_factor_sums(const call *c, worst_t *w, double sum, double size)
+{
+    long double squares = 0; /* its own rounding must not show */
+    for (size_t i = 0; i < c->n && factor_weights(c); i++)
+        squares += (long double)in(c, 0)[i] * in(c, 0)[i];
+    note(w, 0, c->got[0], sum, size);
+    note(w, 1, c->got[1], (double)squares, (double)squares * 0x1p-25); /* of 2^-49 */
+}
+
+static void run_factor_squares(const kernel_table *k, call *c)
+{
+    memcpy(c->out[0], c->in[2], c->n * F8);
+    k->factor_squares(c->n, factor_weights(c), in(c, 1), &grads[c->variant % GRADS], c->out[0],
+                      c->got);
+}
+
+static void check_factor_squares(const call *c, worst_t *w)
+{
+    const double *before = c->in[2], *after = c->out[0];
+    double sum = 0, all = 0;
+    for (size_t i = 0; i < c->n; i++) {
+        double size, g = seen(c, i, &size);
+        if (!factor_weights(c)) size = fabs(g = (double)in(c, 1)[i]);
+        note(w, i, after[i], before[i] + g * g, fabs(before[i]) * 0x1p-28 + fabs(g) * size);
+        sum += g * g, all += fabs(g) * size;
+    }
+    check_factor_sums(c, w, sum, all);
+}
+
+SPEC(factor_squares, .variants = GRADS + 1, .in = { F4, F4, F8 }, .out = { F8 },
+     .special = { A_NAN | ZEROS, A_NAN | ZEROS });
+
+static const float factor_fresh[] = { 1, 0.125f, 1e-4f, 0.5f };
+
+static void run_factor_full(const kernel_table *k, call *c)
+{
+    memcpy(c->out[0], c->in[2], c->n * F4);
+    k->factor_full(c->n, factor_weights(c), in(c, 1), &grads[c->variant % GRADS], 1e-30f,
+                   factor_fresh[c->variant], c->out[0], c->got);
+}
+
+static void check_factor_full(const call *c, worst_t *w)
+{
+    const double fresh = (double)factor_fresh[c->variant];
+    double sum = 0, all = 0;
+    for (size_t i = 0; i < c->n; i++) {
+        double size, g = seen(c, i, &size), old = (double)in(c, 2)[i];
+        if (!factor_weights(c)) size = fabs(g = (double)in(c, 1)[i]);
+        double square = g * g + 1e-30, v = (1 - fresh) * old + fresh * square;
+        /* What the gradient's rounding does to v, and v's to the sum. */
+        double v_size = v + fresh * fabs(g) * size;
+        note(w, i, (double)out(c, 0)[i], v, v_size);
+        sum += g * g / v, all += fabs(g) * size / v + g * g / v * (v_size / v);
+    }
+    check_factor_sums(c, w, sum, all);
+}
+
+SPEC(factor_full, .variants = GRADS + 1, .in = { F4, F4, F4 }, .out = { F4 },
+     .special = { A_NAN | ZEROS, A_NAN | ZEROS, A_NAN }, .prepare = factor_moments);
+
+static void run_factor_norm(const kernel_table *k, call *c)
+{
+    c->got[0] = k->factor_norm(c->n, factor_weights(c), in(c, 1), &grads[c->variant % GRADS],
+                               1.5f, in(c, 2));
+}
+
+static void check_factor_norm(const call *c, worst_t *w)
+{
+    double sum = 0, all = 0;
+    for (size_t i = 0; i < c->n; i++) {
+        double size, g = seen(c, i, &size), by = 2.25 / (double)in(c, 2)[i];
+        if (!factor_weights(c)) size = fabs(g = (double)in(c, 1)[i]);
+        sum += g * g * by, all += fabs(g) * size * by;
+    }
+    note(w, 0, c->got[0], sum, all);
+}
+
+SPEC(factor_norm, .variants = GRADS + 1, .in = { F4, F4, F4 },
+     .special = { A_NAN | ZEROS, A_NAN | ZEROS, A_NAN }, .prepare = factor_moments);
+
 /* ---- What chains need -------------------------------------------------------------------- */
 
 static const gradient_map maps[] = {

@@ -20,6 +20,7 @@ typedef union any_opts {
     slg_rmsprop_opts rmsprop;
     slg_lion_opts lion;
     slg_egd_opts egd;
+    slg_adafactor_opts adafactor;
 } any_opts;
 
 /* A weight and its state, of the formulas. */
@@ -33,7 +34,8 @@ typedef struct rule_case {
     /* Options; variant 0 keeps the most state. */
     void (*options)(int variant, any_opts *o);
     int (*arrays)(const any_opts *o);
-    /* Step t = 1, 2, ... of the header's formula for a gradient g. */
+    /* Step t = 1, 2, ... of the header's formula for a gradient g. NULL: a rule that sees whole
+       tensors, whose formula is in a test of its own. */
     void (*step)(const any_opts *o, int t, double lr, double g, ref_state *s);
     double error; /* of a weight after 200 steps, of its largest value on the way */
     double lr;    /* about which the tests vary it */
@@ -236,6 +238,20 @@ static inline void egd_step(const any_opts *any, int t, double lr, double g, ref
     if (s->w != 0) s->w = copysign(fmin(o->cap, fmax(o->floor, fabs(s->w))), s->w);
 }
 
+static inline void adafactor_options(int variant, any_opts *any)
+{
+    slg_adafactor_opts *o = &any->adafactor;
+    slg_adafactor_opts_init(o, sizeof *o);
+    if (variant == 0) o->beta1 = 0.9;
+    if (variant == 2) o->relative_step = 0, o->weight_decay = 0.1;
+    if (variant == 3) o->scale_parameter = 0, o->clip_threshold = INFINITY;
+    if (variant == 4) o->beta1 = 0.5, o->decay_rate = 0.5, o->clip_threshold = 0.5;
+    if (variant == 4) o->relative_step = 0, o->weight_decay = 0.3;
+    if (variant == 5) o->decay_rate = 0, o->eps1 = 1e-3, o->eps2 = 2, o->relative_step = 0;
+}
+
+static inline int adafactor_arrays(const any_opts *o) { return 1 + (o->adafactor.beta1 > 0); }
+
 /* ---- The table --------------------------------------------------------------------------- */
 
 static const rule_case rule_cases[] = {
@@ -248,6 +264,8 @@ static const rule_case rule_cases[] = {
       0.001 },
     { "lion", SLG_LION, SLG_SGD, lion_options, one_array, lion_step, 5e-6, 0.001 },
     { "egd", SLG_EGD, SLG_SGD, egd_options, egd_arrays, egd_step, 1e-5, 0.01 },
+    { "adafactor", SLG_ADAFACTOR, SLG_ADAMW, adafactor_options, adafactor_arrays, NULL, 0,
+      0.01 },
 };
 
 #endif

@@ -171,6 +171,19 @@ static void test_memory(void **state)
             assert_int_equal(live_blocks, blocks);
         }
         assert_int_equal(failures, 1 + rule_arrays(variant));
+        const slg_tensor shape = slg_tensor_2d(NULL, SLG_F32, 50, 7), *shapes[] = { &shape };
+        slg_optimizer *listed;
+        slg_status status = SLG_ERR_MEMORY;
+        for (int64_t allowed = 0; status != SLG_OK; allowed++) {
+            const int64_t before = live_blocks;
+            left = allowed;
+            status = slg_optimizer_create_list(ctx, rule->kind, 1, shapes,
+                                               rule_options(variant), NULL, &listed);
+            if (status == SLG_OK) break;
+            assert_int_equal(status, SLG_ERR_MEMORY);
+            assert_true(!listed && live_blocks == before && allowed < 6);
+        }
+        slg_optimizer_free(listed);
         float *w = random_floats(n), *dw = random_floats(n);
         left = 0; /* scratch: nothing has changed if there is none */
         slg_ctx_trim(ctx);

@@ -166,6 +166,34 @@ static void test_optimistic(void **state)
     assert_true(o.weight_decay == 0);
 }
 
+static void test_adafactor(void **state)
+{
+    slg_ctx *ctx = *state;
+#define REFUSED(status, part, change)                                                          \
+    REFUSED_OPTIONS(ctx, SLG_ADAFACTOR, slg_adafactor_opts, slg_adafactor_opts_init, status,   \
+                    part, change)
+    RATES_AND_SIZE;
+    EACH_BAD(beta1);
+    EACH_BAD(decay_rate);
+    EACH_BAD(eps1);
+    EACH_BAD(eps2);
+    BAD_CHOICE(relative_step);
+    BAD_CHOICE(scale_parameter);
+    REFUSED(SLG_ERR_RANGE, "beta1 is 1", opts.beta1 = 1);
+    REFUSED(SLG_ERR_RANGE, "decay_rate is 1.5", opts.decay_rate = 1.5);
+    REFUSED(SLG_ERR_RANGE, "eps1 is 0", opts.eps1 = 0);
+    REFUSED(SLG_ERR_RANGE, "clip_threshold is 0", opts.clip_threshold = 0);
+    REFUSED(SLG_ERR_RANGE, "clip_threshold", opts.clip_threshold = NAN);
+    REFUSED(SLG_ERR_RANGE, "clip_threshold is -1", opts.clip_threshold = -1);
+    REFUSED(SLG_ERR_OPTIONS, "reserved", opts.reserved = 1);
+#undef REFUSED
+    slg_adafactor_opts o;
+    slg_adafactor_opts_init(&o, sizeof o);
+    assert_true(o.size == sizeof o && o.relative_step == 1 && o.scale_parameter == 1);
+    assert_true(o.lr == 1e-2 && o.beta1 == 0 && o.decay_rate == 0.8 && o.eps1 == 1e-30);
+    assert_true(o.eps2 == 1e-3 && o.clip_threshold == 1 && o.weight_decay == 0);
+}
+
 static void test_setup(void **state)
 {
     slg_ctx *ctx = *state;
@@ -204,6 +232,7 @@ int main(void)
     const struct CMUnitTest tests[] = { TEST(test_sgd),        TEST(test_adam),
                                         TEST(test_nadam),      TEST(test_rmsprop),
                                         TEST(test_lion),       TEST(test_egd),
-                                        TEST(test_optimistic), TEST(test_setup) };
+                                        TEST(test_optimistic), TEST(test_adafactor),
+                                        TEST(test_setup) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -51,6 +51,7 @@ static void test_formula(void **state)
 {
     double worst = 0;
     rule = *state;
+    WEIGHT_BY_WEIGHT;
     FOR_EACH_ISA(ctx, 1)
     for (int variant = 0; variant < RULE_VARIANTS; variant++) formula(ctx, variant, &worst);
     print_message("%s, 200 steps: error %.2g of %.0e\n", rule->name, worst, rule->error);
@@ -86,6 +87,7 @@ static void test_threads(void **state)
 static void test_list(void **state)
 {
     rule = *state;
+    WEIGHT_BY_WEIGHT;
     enum { N = 70000, PARTS = 9 };
     const int64_t cuts[PARTS + 1] = { 0, 0, 1, 17, 17, 33, 100, 66000, 69999, N };
     FOR_EACH_ISA(ctx, 2)
@@ -156,6 +158,7 @@ static void test_empty(void **state)
 static void test_nan(void **state)
 {
     rule = *state;
+    WEIGHT_BY_WEIGHT;
     enum { N = 70 };
     const float bad[] = { NAN, INFINITY, -INFINITY };
     FOR_EACH_ISA(ctx, 1)
