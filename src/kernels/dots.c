@@ -3,7 +3,20 @@
  * a linear combination rounded once, running sums, and the keys of an order. Plain loops over
  * lanes of their own: the same bits on every ISA.
  */
-#include "double_lanes.h"
+#include "vec.h"
+
+enum { LANES = 16 };
+
+typedef struct lanes {
+    double v[LANES];
+} lanes;
+
+static inline double lanes_sum(const lanes *l)
+{
+    double sum = 0;
+    for (size_t j = 0; j < LANES; j++) sum += l->v[j];
+    return sum;
+}
 
 void KERNEL(dots)(size_t n, const float *x, const float *y, double out[3])
 {

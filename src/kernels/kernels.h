@@ -653,8 +653,7 @@ typedef struct norm_arg {
       (size_t n, const float *p, const float *dp, double factor, double mean, float *dx))
 
 /*
- * Surrogates in a target space: see surrogate.h. The first two in double, rounded once: the
- * same bits on every ISA.
+ * Surrogates in a target space: see surrogate.h. The first two in double, rounded once.
  *
  * surrogate          e = z - from, 0 where they are equal, infinite too: adds { sum g e, sum
  *                    e^2, sum g^2 }, nothing to the first where g is 0; d = g + inv e. g NULL:

@@ -1,44 +1,59 @@
 /*
  * surrogate_row.c - surrogates in a target space: value, gradient and norms of a quadratic in
  * one pass, a row moved along its gradient, and the part of a Kullback-Leibler divergence that
- * is left when rows are close. The first two are plain loops in double, rounded once: the same
- * bits on every ISA, and what counts there is loads.
+ * is left when rows are close. The first two compute in double and round once: what counts
+ * there is loads, and line searches need sums that hold more digits than float32 has.
  */
-#include "double_lanes.h"
 #include "elementary.h"
+#include "vec_double.h"
 
-/* Adds to lane j; the gradient. */
-static inline double surrogate_at(double g, double from, double z, double inv, lanes *dot,
-                                  lanes *move, lanes *norm, size_t j)
+/* Vectors side by side, so that sums do not wait for each other. */
+enum { SIDE = 4 };
+
+typedef struct surrogate_sums {
+    vd dot, move, norm;
+} surrogate_sums;
+
+/* Adds a vector's terms; its gradient. */
+static inline vd surrogate_add(surrogate_sums *s, vd g, vd from, vd z, vd inv)
 {
-    const double e = z == from ? 0 : z - from;
-    dot->v[j] += g == 0 ? 0 : g * e;
-    move->v[j] += e * e;
-    norm->v[j] += g * g;
-    return g + e * inv;
+    const vl same = z == from, none = g == vd_set(0);
+    const vd e = (vd)(~same & (vl)(z - from));
+    s->dot += (vd)(~none & (vl)(g * e));
+    s->move = vd_mad(e, e, s->move);
+    s->norm = vd_mad(g, g, s->norm);
+    return vd_mad(e, inv, g);
 }
 
 /* g and d may be NULL: constants of the caller. */
 static inline void surrogate_loop(size_t n, const float *g, const float *from, const float *z,
                                   double inv, float *d, double sums[3])
 {
-    lanes dot = { { 0 } }, move = { { 0 } }, norm = { { 0 } };
+    const vd zero = vd_set(0), vi = vd_set(inv);
+    surrogate_sums s[SIDE] = {
+        { zero, zero, zero }, { zero, zero, zero }, { zero, zero, zero }, { zero, zero, zero }
+    };
     size_t i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        float out[LANES];
-        for (size_t j = 0; j < LANES; j++)
-            out[j] = (float)surrogate_at(g ? (double)g[i + j] : 0, (double)from[i + j],
-                                         (double)z[i + j], inv, &dot, &move, &norm, j);
-        if (d) memcpy(d + i, out, sizeof out);
+    for (; i + SIDE * VD_LEN <= n; i += SIDE * VD_LEN)
+        for (size_t j = 0; j < SIDE; j++) {
+            const size_t at = i + j * VD_LEN;
+            const vd v = surrogate_add(&s[j], g ? vd_widen(g + at) : zero, vd_widen(from + at),
+                                       vd_widen(z + at), vi);
+            if (d) vd_narrow(d + at, v);
+        }
+    for (; i + VD_LEN <= n; i += VD_LEN) {
+        const vd v = surrogate_add(&s[0], g ? vd_widen(g + i) : zero, vd_widen(from + i),
+                                   vd_widen(z + i), vi);
+        if (d) vd_narrow(d + i, v);
     }
-    for (size_t j = 0; i < n; i++, j++) {
-        double v = surrogate_at(g ? (double)g[i] : 0, (double)from[i], (double)z[i], inv, &dot,
-                                &move, &norm, j);
-        if (d) d[i] = (float)v;
+    if (i < n) {
+        const vd v = surrogate_add(&s[1], g ? vd_widen_n(g + i, n - i) : zero,
+                                   vd_widen_n(from + i, n - i), vd_widen_n(z + i, n - i), vi);
+        if (d) vd_narrow_n(d + i, v, n - i);
     }
-    sums[0] += lanes_sum(&dot);
-    sums[1] += lanes_sum(&move);
-    sums[2] += lanes_sum(&norm);
+    sums[0] += vd_hsum((s[0].dot + s[1].dot) + (s[2].dot + s[3].dot));
+    sums[1] += vd_hsum((s[0].move + s[1].move) + (s[2].move + s[3].move));
+    sums[2] += vd_hsum((s[0].norm + s[1].norm) + (s[2].norm + s[3].norm));
 }
 
 void KERNEL(surrogate)(size_t n, const float *g, const float *from, const float *z, double inv,

@@ -7,6 +7,7 @@
  *   vd_mad(a, b, c)              a * b + c, rounded once or twice, whichever is fast
  *   vd_load_n(p, n)              first n lanes from p, nothing else is read; the rest 0
  *   vd_widen(p), vd_widen_n      the same of floats, which are widened
+ *   vd_narrow(p, a), vd_narrow_n the lanes, or the first n, rounded to floats at p
  *   vd_power2(k)                 2^k for whole k in [-1022, 1023]; 0 at -1023, inf at 1024
  *   vd_whole(a)                  nearest whole number, ties to even, |a| < 2^51
  *   vd_split(a, &e)              a >= 1 as m 2^e, m returned, in [sqrt(1/2), sqrt(2))
@@ -41,6 +42,11 @@ static inline vd vd_widen_n(const float *p, size_t n)
 {
     return _mm512_cvtps_pd(_mm256_maskz_loadu_ps(vd_first_n(n), p));
 }
+static inline void vd_narrow(float *p, vd a) { _mm256_storeu_ps(p, _mm512_cvtpd_ps(a)); }
+static inline void vd_narrow_n(float *p, vd a, size_t n)
+{
+    _mm256_mask_storeu_ps(p, vd_first_n(n), _mm512_cvtpd_ps(a));
+}
 static inline vd vd_mad(vd a, vd b, vd c) { return _mm512_fmadd_pd(a, b, c); }
 static inline vd vd_max(vd a, vd b) { return _mm512_max_pd(a, b); }
 static inline vd vd_min(vd a, vd b) { return _mm512_min_pd(a, b); }
@@ -69,6 +75,11 @@ static inline vd vd_widen_n(const float *p, size_t n)
     const __m128i few = _mm_cmpgt_epi32(_mm_set1_epi32((int)n), _mm_setr_epi32(0, 1, 2, 3));
     return _mm256_cvtps_pd(_mm_maskload_ps(p, few));
 }
+static inline void vd_narrow(float *p, vd a) { _mm_storeu_ps(p, _mm256_cvtpd_ps(a)); }
+static inline void vd_narrow_n(float *p, vd a, size_t n)
+{
+    for (size_t i = 0; i < n; i++) p[i] = (float)a[i];
+}
 static inline vd vd_mad(vd a, vd b, vd c) { return _mm256_fmadd_pd(a, b, c); }
 static inline vd vd_max(vd a, vd b) { return _mm256_max_pd(a, b); }
 static inline vd vd_min(vd a, vd b) { return _mm256_min_pd(a, b); }
@@ -93,6 +104,11 @@ static inline vd vd_widen(const float *p) { return (vd){ (double)p[0], (double)p
 static inline vd vd_widen_n(const float *p, size_t n)
 {
     return (vd){ n > 0 ? (double)p[0] : 0, 0 };
+}
+static inline void vd_narrow(float *p, vd a) { p[0] = (float)a[0], p[1] = (float)a[1]; }
+static inline void vd_narrow_n(float *p, vd a, size_t n)
+{
+    if (n > 0) p[0] = (float)a[0];
 }
 static inline vd vd_mad(vd a, vd b, vd c) { return a * b + c; }
 static inline vd vd_max(vd a, vd b)
