@@ -97,8 +97,10 @@ typedef struct slg_perturbed_loss_opts {
     int32_t signs;    /* S, from 0 to 65536; default 2. 0: not perturbed, as c_p = 0. Not looked
                          at where epsilon is given */
     int32_t reserved; /* 0 */
-    double c_p;   /* from 0 to 1e18; default 0.01. Keep it small: its noise is in each step */
-    double width; /* m, from 1e-18 to 1e18; default 100 */
+    double c_p;       /* from 0 to 1e18; default 0.01. Keep it small: a step of the squared loss
+                         moves a shift by step c_p^2 p / (S sqrt(m)) of its residual: from 2 on
+                         that diverges, and it is noise long before */
+    double width;     /* m, from 1e-18 to 1e18; default 100 */
 } slg_perturbed_loss_opts;
 
 SLG_API void slg_perturbed_loss_opts_init(slg_perturbed_loss_opts *opts, size_t size);
