@@ -280,6 +280,11 @@ void run_hinge_grad(const kernels &k, buffers &b)
 {
     k.hinge_grad(b.n, b.x, 0.0f, 1.0f, 1e-4f, 2, b.y, store(b));
 }
+void run_ordinal(const kernels &k, buffers &b)
+{
+    const ordinal_terms to = { b.y, nullptr, b.z, b.w, nullptr }; /* of a loss */
+    k.ordinal(b.n, b.x, b.p, &to);
+}
 void run_stream(const kernels &k, buffers &b) { k.stream(b.n, b.x, 1.0f, b.y); }
 void run_moments(const kernels &k, buffers &b)
 {

@@ -18,6 +18,7 @@
 #include "softlogit/online.h"
 #include "softlogit/optimizer.h"
 #include "softlogit/schedule.h"
+#include "softlogit/ordinal.h"
 #include "softlogit/reward.h"
 #include "softlogit/robust.h"
 #include "softlogit/regression.h"

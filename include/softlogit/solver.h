@@ -355,7 +355,8 @@ enum slg_solver_reason {
     SLG_SOLVER_CALLBACK = 4, /* the progress callback said so */
     SLG_SOLVER_EXHAUSTED = 5, /* no trial was accepted: x and the state are as before */
     SLG_SOLVER_SEPARATED = 6, /* SLG_SEPARATION alone, as the next: every margin is above 0 */
-    SLG_SOLVER_NOT_FINITE = 7 /* the step would have overflowed: all is as before */
+    SLG_SOLVER_NOT_FINITE = 7, /* the step would have overflowed: all is as before */
+    SLG_SOLVER_DECREASE = 8   /* the value falls by little enough (fits of ordinal.h) */
 };
 
 typedef struct slg_solver_report {

@@ -154,6 +154,10 @@
     S(slg_target_model) \
     S(slg_target_oracle) \
     S(slg_sso_report) \
-    S(slg_sso_opts)
+    S(slg_sso_opts) \
+    S(slg_ordinal_cross_entropy_opts) \
+    S(slg_ordinal_terms) \
+    S(slg_ordinal_opts) \
+    S(slg_ordinal_path_out)
 
 #endif

@@ -97,6 +97,11 @@ typedef struct logit_pair {
 /* What lse_pair adds up beside the two sums. */
 enum { PAIR_SUMS = 0, PAIR_DIFFERENCE = 1, PAIR_CROSS = 2 };
 
+/* Where the terms of classes go, each [n] or NULL: see the kernel ordinal. */
+typedef struct ordinal_terms {
+    float *log_p, *p, *up, *down, *slope;
+} ordinal_terms;
+
 /* A class's score: w weight + ((x - base) slope + offset), -inf where x is. In double, so that
    scores are told apart as the logits are. */
 typedef struct rank_arg {
@@ -387,6 +392,10 @@ typedef struct norm_arg {
  * log_cosh           log cosh((a - b) / 2), see logit_pair; slope tanh((a - b) / 2)
  * binary_kl          KL(Bernoulli(sigmoid(b)) || Bernoulli(sigmoid(a))), 0 where a is b,
  *                    infinite too; slope sigmoid(a) - sigmoid(b)
+ * ordinal            p = sigmoid(b) - sigmoid(a), negative where b < a; log p, -inf where
+ *                    b <= a; up and down, d log p / d b and minus d log p / d a, 0 where b <=
+ *                    a; slope, that of sigmoid at b. a = -inf, b = +inf: ends. NaN gives NaN,
+ *                    in slope that of b alone. a and b may overlap each other, nothing else
  */
 #define SLG_KERNELS_BINARY(K)                                                                  \
     K(double, bce,                                                                             \
@@ -397,7 +406,8 @@ typedef struct norm_arg {
        int store))                                                                             \
     K(double, binary_kl,                                                                       \
       (size_t n, const float *x, const float *y, const logit_pair *p, float factor, float *d,  \
-       int store))
+       int store))                                                                             \
+    K(void, ordinal, (size_t n, const float *a, const float *b, const ordinal_terms *to))
 
 /*
  * Softmax and log-softmax, forward and backward.

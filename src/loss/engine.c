@@ -473,7 +473,9 @@ static slg_status walk(loss_call *c)
             c->src.rows - first < c->src.block_rows ? c->src.rows - first : c->src.block_rows;
         SLG_TRY(source_form(&c->src, first, count));
         if (c->has_teacher) SLG_TRY(source_form(&c->teacher, first, count));
-        if (c->method->whole)
+        if (c->method->rows)
+            c->method->rows(c, first, count);
+        else if (c->method->whole)
             whole_rows(c, first, count);
         else
             row_pipeline_run(c->ctx, job, c, first, count, c->src.cols);
@@ -528,6 +530,7 @@ static slg_status reserve(loss_call *c)
     c->loss = arena_alloc(ctx, (size_t)c->src.rows, sizeof *c->loss);
     c->correct = arena_alloc(ctx, (size_t)c->src.rows, sizeof *c->correct);
     if (!c->loss || !c->correct) return SLG_ERR_MEMORY;
+    memset(c->correct, 0, (size_t)c->src.rows * sizeof *c->correct);
     if (!c->method->whole) return SLG_OK;
     c->worker_floats = whole_floats(c);
     c->worker =
@@ -545,7 +548,8 @@ slg_status loss_open(slg_ctx *ctx, const loss_method *method, const void *opts,
     };
     SLG_TRY(reduction_check(ctx, reduction));
     SLG_TRY(source_open(ctx, "logits", logits, &c->src));
-    SLG_TRY(targets_open(ctx, targets, method->uses, c->src.rows, c->src.cols, &c->target));
+    SLG_TRY(targets_open(ctx, targets, method->uses, c->src.rows,
+                         c->src.cols + method->more_classes, &c->target));
     SLG_TRY(open_teacher(c));
     SLG_TRY(source_grad_open(ctx, grad, logits, &c->src, &c->grad));
     SLG_TRY(loss_open_out(c, out, targets, logits, grad));

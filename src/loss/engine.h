@@ -115,6 +115,13 @@ typedef struct loss_method {
                   float *scratch);
     int64_t (*scratch_floats)(int64_t cols);
 
+    /* Instead of all of them, for rows so short that many are taken side by side, with
+       LOSS_NO_LSE: rows [first, first + count) of the source's block, which it splits over the
+       pool itself. It sets call->loss, and where call->grad is wanted stages, writes and
+       commits the gradients. */
+    void (*rows)(loss_call *call, int64_t first, int64_t count);
+    int64_t more_classes; /* than the source has columns */
+
     /* Rows that solve and whole do not get, since r->lse is NaN or infinite, for a method
        that writes outputs of its own; NULL: nothing to do. Ignored rows too with
        LOSS_SEES_IGNORED. */

@@ -58,7 +58,7 @@ slg_status curvature_unsupported(slg_ctx *ctx, int32_t which, int32_t form);
 /*
  * H = sum_i w_i (a_i - mean)(a_i - mean)' + extra_scale extra extra' + ridge I, where the ridge
  * leaves out the last variable where `intercept`. sum_i w_i (a_i - mean) = 0 where mean is not
- * NULL, w >= 0.
+ * NULL. w may be negative.
  */
 typedef struct row_curvature {
     slg_ctx *ctx;

@@ -1,6 +1,6 @@
 /*
  * row_curvature.c - a weighted square of rows, see objective.h: rows scaled by the roots of
- * their weights, a block at a time, then one symmetric update a block.
+ * their weights, a block at a time, then one symmetric update a block and sign.
  */
 #include <math.h>
 #include <string.h>
@@ -15,14 +15,19 @@ static slg_status dense_rows(const row_curvature *c, int64_t first, int64_t coun
                              const double *a, double *scaled, double *h)
 {
     const int64_t d = c->a->d;
-    int64_t used = 0;
-    for (int64_t i = first; i < first + count; i++, a += c->a->ld) {
-        if (c->w[i] == 0) continue;
-        const double root = sqrt(c->w[i]);
-        double *to = scaled + used++ * d;
-        for (int64_t j = 0; j < d; j++) to[j] = root * (c->mean ? a[j] - c->mean[j] : a[j]);
+    for (int sign = 1; sign >= -1; sign -= 2) { /* weights above 0, then below */
+        int64_t used = 0;
+        for (int64_t i = 0; i < count; i++) {
+            const double w = sign * c->w[first + i], *from = a + i * c->a->ld;
+            if (!(w > 0) && !isnan(w)) continue;
+            const double root = sqrt(w);
+            double *to = scaled + used++ * d;
+            for (int64_t j = 0; j < d; j++)
+                to[j] = root * (c->mean ? from[j] - c->mean[j] : from[j]);
+        }
+        if (used > 0) SLG_TRY(blas_dsyrk(c->ctx, d, used, sign, scaled, h));
     }
-    return blas_dsyrk(c->ctx, d, used, 1, scaled, h);
+    return SLG_OK;
 }
 
 static void diagonal_rows(const row_curvature *c, int64_t first, int64_t count, const double *a,

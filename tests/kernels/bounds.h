@@ -38,6 +38,7 @@
 #define BOUND_log_cosh_slope 6.0   /* 4.6   4.7   3.8 */
 #define BOUND_binary_kl 70.0       /* 39.1  39.8  35.4; of the sum, half a unit off its least */
 #define BOUND_binary_kl_slope 8.5  /* 6.6   6.3   4.3; more for large logits */
+#define BOUND_ordinal 16.0          /* each in its own scale, of log p the whole */
 #define BOUND_dots 1e-4            /* in double */
 #define BOUND_rows_dot 1e-4        /* in double; of the magnitudes that are added up */
 #define BOUND_rows_sum 1e-4        /* the same */

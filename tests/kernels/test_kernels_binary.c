@@ -178,4 +178,51 @@ SPEC(log_cosh, .variants = 6, .in = { F4, F4 }, .out = { F4 },
 SPEC(binary_kl, .variants = 6, .in = { F4, F4 }, .out = { F4 },
      .special = { ANY_VALUE, ANY_VALUE }, .alias = { 3 }, .prepare = teacher_like);
 
+/* Gaps of all sizes, some closed, some crossed. */
+static void boundaries(const call *c)
+{
+    static const float gap[] = { 1, 1e-4f, 10, 0, 1e-7f, -1, 40, 1e-30f };
+    const float *a = c->in[0];
+    float *b = c->in[1];
+    for (size_t i = 0; i < c->n; i++) b[i] = a[i] + fabsf(b[i]) * gap[(i + c->n) % COUNT(gap)];
+}
+
+/* Variants: each output is wanted, and is not. */
+static void run_ordinal(const kernel_table *k, call *c)
+{
+    const ordinal_terms first = { .log_p = out(c, 0), .p = out(c, 1), .up = out(c, 2) },
+                        then = { .down = out(c, 0), .slope = out(c, 1), .up = out(c, 2) };
+    k->ordinal(c->n, in(c, 0), in(c, 1), c->variant ? &then : &first);
+}
+
+static double log_class(double a, double b, double d)
+{
+    const double gap = d < 0.5 ? log(-expm1(-d)) : log1p(-exp(-d));
+    return d > 0 ? -softplus(-b) - softplus(a) + gap : isnan(d) ? NAN : -INFINITY;
+}
+
+static void check_ordinal(const call *c, worst_t *w)
+{
+    for (size_t i = 0; i < c->n; i++) {
+        const double a = flushed(in(c, 0)[i]), b = flushed(in(c, 1)[i]);
+        const double d = a == b ? 0 : flushed((float)b - (float)a); /* as float32 has it */
+        const double r = d > 0 ? 1 / expm1(d) : isnan(d) ? NAN : 0, s = sigmoid(-fabs(b));
+        const double up = d <= 0 ? 0 : sigmoid(-b) + r, down = d <= 0 ? 0 : sigmoid(a) + r;
+        const double log_p = log_class(a, b, d);
+        const double p =
+            d < 0 ? sigmoid(a) * sigmoid(-b) * expm1(d) : sigmoid(b) * sigmoid(-a) * -expm1(-d);
+        note(w, i, (double)out(c, 2)[i], up, up + FLUSHED);
+        if (c->variant) {
+            note(w, i, (double)out(c, 0)[i], down, down + FLUSHED);
+            note(w, i, (double)out(c, 1)[i], s * (1 - s), s);
+        } else {
+            note(w, i, (double)out(c, 0)[i], log_p, fabs(log_p));
+            note(w, i, (double)out(c, 1)[i], p, fabs(p));
+        }
+    }
+}
+
+SPEC(ordinal, .variants = 2, .in = { F4, F4 }, .out = { F4, F4, F4 },
+     .special = { ANY_VALUE, ANY_VALUE }, .prepare = boundaries);
+
 KERNEL_TESTS(BINARY)
