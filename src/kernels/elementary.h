@@ -84,21 +84,6 @@ static inline vf vf_sigmoid(vf a, const exp_consts *k)
     return vf_div(vf_sel(vf_gt(vf_set(0.0f), a), e, one), vf_add(one, e));
 }
 
-/* a + b x */
-static inline vf line_at(float a, float b, vf x) { return vf_mad(vf_set(b), x, vf_set(a)); }
-
-/* (exp(d) - 1 - d) / d^2 for |d| <= 1, relative error 2^-26; d2 = d^2. Polynomials here are
-   taken in pairs: a vector's chain of operations is what it waits for. */
-static inline vf exp_beyond(vf d, vf d2)
-{
-    vf d4 = vf_mul(d2, d2);
-    vf p0 = vf_mad(line_at(0x1.55557ap-5f, 0x1.1110e0p-7f, d), d2,
-                   line_at(0x1p-1f, 0x1.555556p-3f, d));
-    vf p4 = vf_mad(line_at(0x1.a9622ap-16f, 0x1.7416c6p-19f, d), d2,
-                   line_at(0x1.6bffb0p-10f, 0x1.a028ccp-13f, d));
-    return vf_mad(p4, d4, p0);
-}
-
 /* Below this |z| vf_tanh is an odd polynomial, since 1 - e would cancel. */
 #define TANH_SMALL 0.35f
 

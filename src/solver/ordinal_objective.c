@@ -10,18 +10,15 @@
 #include "ordinal_model.h"
 
 typedef struct objective {
-    slg_ctx *ctx;
+    built_in is;
     ordinal_model m;
     double ridge;
 } objective;
 
-static const char op[] = "slg_ordinal_objective";
-
 static void release(void *user)
 {
     objective *o = user;
-    slg_ctx *ctx = o->ctx;
-    ordinal_close(&o->m), ctx_free(ctx, o);
+    if (o->m.ctx) ordinal_close(&o->m);
 }
 
 /* The ridge leaves the intercepts out. */
@@ -30,8 +27,9 @@ static double ridge_at(const objective *o, int64_t i)
     return has_ridge(i, o->m.q, true) ? o->ridge : 0;
 }
 
-static slg_status forward(objective *o, const double *x, double *f, double *grad)
+static slg_status forward(void *user, const double *x, double *f, double *grad)
 {
+    objective *o = user;
     ordinal_model *m = &o->m;
     SLG_TRY(ordinal_scores(m, x, m->eta));
     *f = ordinal_value(m, m->eta);
@@ -42,18 +40,11 @@ static slg_status forward(objective *o, const double *x, double *f, double *grad
     return SLG_OK;
 }
 
-static slg_status value(void *user, const double *x, double *f, double *grad)
-{
-    objective *o = user;
-    op_begin(o->ctx, op);
-    return op_end(o->ctx, forward(o, x, f, grad));
-}
-
 static slg_status dense(objective *o, double *h)
 {
     ordinal_model *m = &o->m;
     const int64_t q = m->q, d = m->m * q;
-    if (!m->h) m->h = doubles_alloc(o->ctx, q, q * (2 * m->m - 1), 0);
+    if (!m->h) m->h = doubles_alloc(o->is.ctx, q, q * (2 * m->m - 1), 0);
     if (!m->h) return SLG_ERR_MEMORY;
     SLG_TRY(ordinal_curvature(m));
     for (int64_t l = 0; l < m->m; l++)
@@ -76,10 +67,13 @@ static void diagonal(objective *o, double *h)
     }
 }
 
-static slg_status curve(objective *o, const double *x, int32_t which, int32_t form, double *h)
+static slg_status curve(void *user, const double *x, int32_t which, int32_t form, double *scale,
+                        double *h)
 {
+    objective *o = user;
+    (void)scale;
     if (which < SLG_HESSIAN || which > SLG_FISHER || form == SLG_FORM_RANK_ONE)
-        return curvature_unsupported(o->ctx, which, form);
+        return curvature_unsupported(o->is.ctx, which, form);
     SLG_TRY(ordinal_scores(&o->m, x, o->m.eta));
     ordinal_weights(&o->m, o->m.eta, which, form == SLG_FORM_PRODUCT);
     if (form == SLG_FORM_DENSE) return dense(o, h);
@@ -87,17 +81,11 @@ static slg_status curve(objective *o, const double *x, int32_t which, int32_t fo
     return SLG_OK;
 }
 
-static slg_status curvature(void *user, const double *x, int32_t which, int32_t form,
-                            double *scale, double *h)
+static slg_status multiply(void *user, const double *x, int32_t which, const double *v,
+                           double *hv)
 {
-    objective *o = user;
-    (void)scale;
-    op_begin(o->ctx, op);
-    return op_end(o->ctx, curve(o, x, which, form, h));
-}
-
-static slg_status multiply(objective *o, const double *v, double *hv)
-{
+    const objective *o = user;
+    (void)x, (void)which;
     const ordinal_model *m = &o->m;
     const int64_t n = m->n, k = m->m;
     SLG_TRY(ordinal_scores(m, v, m->eta));
@@ -116,35 +104,29 @@ static slg_status multiply(objective *o, const double *v, double *hv)
     return SLG_OK;
 }
 
-static slg_status product(void *user, const double *x, int32_t which, const double *v,
-                          double *hv)
+typedef struct arguments {
+    const slg_tensor *x, *labels;
+    int64_t classes;
+    double ridge;
+} arguments;
+
+static slg_status open(void *user, const void *given)
 {
     objective *o = user;
-    (void)x, (void)which;
-    op_begin(o->ctx, op);
-    return op_end(o->ctx, multiply(o, v, hv));
+    const arguments *g = given;
+    SLG_TRY(option_least(o->is.ctx, "ridge", g->ridge, 0));
+    o->ridge = g->ridge;
+    SLG_TRY(ordinal_open(o->is.ctx, g->x, g->labels, g->classes, &o->m));
+    o->is.dim = o->m.m * o->m.q;
+    return ordinal_reserve(&o->m, false);
 }
+
+static const objective_kind kind = {
+    "slg_ordinal_objective", sizeof(objective), false, open, release, forward, curve, multiply
+};
 
 slg_status slg_ordinal_objective(slg_ctx *ctx, const slg_tensor *x, const slg_tensor *labels,
                                  int64_t classes, double ridge, slg_objective *o)
 {
-    if (!ctx) return SLG_ERR_NULL;
-    op_begin(ctx, op);
-    slg_status status = objective_check(ctx, o);
-    if (status == SLG_OK) status = option_least(ctx, "ridge", ridge, 0);
-    objective *m = status ? NULL : ctx_alloc(ctx, sizeof *m);
-    if (!m) return op_end(ctx, status ? status : SLG_ERR_MEMORY);
-    *m = (objective){ .ctx = ctx, .ridge = ridge };
-    status = ordinal_open(ctx, x, labels, classes, &m->m);
-    if (status == SLG_OK) status = ordinal_reserve(&m->m, false);
-    if (status)
-        release(m);
-    else
-        objective_write(o, &(slg_objective){ .dim = m->m.m * m->m.q,
-                                             .user = m,
-                                             .value = value,
-                                             .curvature = curvature,
-                                             .product = product,
-                                             .free = release });
-    return op_end(ctx, status);
+    return objective_make(ctx, &kind, &(arguments){ x, labels, classes, ridge }, o);
 }
