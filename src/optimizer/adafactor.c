@@ -133,8 +133,8 @@ static tile tile_at(const factoring *f, int64_t task)
 }
 
 /* At least 8 rows a tile and at most 64 blocks of rows: column sums are then at most a quarter
-   of the weights' bytes, and few for each task to add up. More rows would make strips that memory
-   gives more slowly. */
+   of the weights' bytes, and few for each task to add up. More rows would make strips that
+   memory gives more slowly. */
 enum { LEAST_ROWS = 8, MOST_BLOCKS = 64 };
 
 static slg_status cut(slg_ctx *ctx, factoring *f, matrix *m)
