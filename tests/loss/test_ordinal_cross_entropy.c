@@ -121,7 +121,8 @@ static void test_reference(void **state)
     FOR_EACH_ISA(ctx, 2)
     for (int64_t s = 0; s < COUNT(sizes); s++)
         for (int layout = CONTIGUOUS; layout <= UPSIDE_DOWN; layout++) {
-            world *w = world_new(sizes[s][0], sizes[s][1], types[layout % 3], layout);
+            world *w =
+                world_new(sizes[s][0], sizes[s][1], types[layout % 3], (enum layout)layout);
             if (layout % 3) /* 16 bits: gaps that they hold */
                 for (int64_t i = 0; i < w->n; i++)
                     for (int64_t l = 0; l < w->m; l++)
