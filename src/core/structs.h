@@ -135,6 +135,7 @@
     S(slg_param_group) \
     S(slg_optimizer_report) \
     S(slg_perpendicular_opts) \
+    S(slg_transform) \
     S(slg_objective) \
     S(slg_logistic_opts) \
     S(slg_residuals) \
