@@ -208,7 +208,8 @@ static void test_types(void **state)
     (void)state;
     FOR_EACH_ISA(ctx, 2)
     for (int type = 0; type < COUNT(types); type++)
-        for (int layout = CONTIGUOUS; layout <= UPSIDE_DOWN; layout++) {
+        for (int at = CONTIGUOUS; at <= UPSIDE_DOWN; at++) {
+            const enum layout layout = (enum layout)at;
             dataset *p = dataset_new();
             parts_got got;
             prepare(&got);
