@@ -302,7 +302,8 @@ SLG_API void slg_optimizer_free(slg_optimizer *o);
  *   w   any shape, n elements, contiguous  in/out  f32
  *   dw  as w                               in      f32
  *
- * Errors: SLG_ERR_NULL, SLG_ERR_SHAPE, SLG_ERR_DTYPE, SLG_ERR_STRIDE. NaN in dw reaches that
+ * Errors: SLG_ERR_NULL, SLG_ERR_SHAPE, SLG_ERR_DTYPE, SLG_ERR_STRIDE (not contiguous, or w and
+ * dw overlap), SLG_ERR_MEMORY (scratch); nothing has changed then. NaN in dw reaches that
  * weight and its state alone, but for Adafactor. Results do not depend on the number of
  * threads.
  */
@@ -364,7 +365,8 @@ SLG_API slg_status slg_optimizer_set_group(slg_optimizer *o, int64_t first, int6
    SLG_ERR_RANGE. */
 SLG_API slg_status slg_optimizer_set_lr(slg_optimizer *o, double lr);
 
-/* Factor on dw in the next steps; default 1: averages over accumulated batches. */
+/* Factor on dw in the next steps, finite in float32; default 1: averages over accumulated
+   batches. Error: SLG_ERR_RANGE. */
 SLG_API slg_status slg_optimizer_set_grad_scale(slg_optimizer *o, double scale);
 
 /* What the chain saw and did in the last step. */

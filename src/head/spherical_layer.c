@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <string.h>
 
-#include "core/checksum.h"
+#include "core/state_bytes.h"
 #include "core/options.h"
 
 static const slg_spherical_layer_opts defaults = {
@@ -373,34 +373,22 @@ static const char magic[8] = { 's', 'l', 'g', 's', 'p', 'h', '0', '1' };
 
 enum { ARRAYS = 6 };
 
-/* The arrays of the state and their bytes; the sum of those with the header. */
-static int64_t arrays_of(const slg_spherical_layer *l, void *array[ARRAYS],
-                         size_t bytes[ARRAYS])
+static void parts_of(const slg_spherical_layer *l, state_part parts[ARRAYS])
 {
     const size_t d = (size_t)l->dim;
     void *const all[ARRAYS] = { l->u, l->p, l->q, l->omega, l->wbar, l->v };
-    int64_t total = (int64_t)sizeof(state_header);
     for (int i = 0; i < ARRAYS; i++) {
-        array[i] = all[i];
-        bytes[i] = i < 3 ? 8 * d * d : i < 5 ? 8 * d : 4 * d * (size_t)l->classes;
-        total += (int64_t)bytes[i];
+        const size_t bytes = i < 3 ? 8 * d * d : i < 5 ? 8 * d : 4 * d * (size_t)l->classes;
+        parts[i] = (state_part){ all[i], bytes };
     }
-    return total;
 }
 
 slg_status slg_spherical_layer_export(slg_spherical_layer *l, void *buffer, int64_t capacity,
                                       int64_t *bytes)
 {
-    void *array[ARRAYS];
-    size_t size[ARRAYS];
+    state_part parts[ARRAYS];
     if (!l || !bytes) return SLG_ERR_NULL;
     op_begin(l->ctx, "slg_spherical_layer_export");
-    *bytes = arrays_of(l, array, size);
-    if (!buffer) return op_end(l->ctx, SLG_OK);
-    if (capacity < *bytes)
-        return op_end(l->ctx, slg_fail(l->ctx, SLG_ERR_RANGE,
-                                       "capacity is %lld bytes, the state needs %lld",
-                                       (long long)capacity, (long long)*bytes));
     state_header h = { .classes = l->classes,
                        .dim = l->dim,
                        .steps = l->steps,
@@ -412,43 +400,24 @@ slg_status slg_spherical_layer_export(slg_spherical_layer *l, void *buffer, int6
                        .low = l->low,
                        .high = l->high };
     memcpy(h.magic, magic, sizeof magic);
-    h.checksum = checksum_of(CHECKSUM_START, &h, offsetof(state_header, checksum));
-    char *to = (char *)buffer + sizeof h;
-    for (int i = 0; i < ARRAYS; i++) {
-        memcpy(to, array[i], size[i]);
-        h.checksum = checksum_of(h.checksum, array[i], size[i]);
-        to += size[i];
-    }
-    memcpy(buffer, &h, sizeof h);
-    return op_end(l->ctx, SLG_OK);
+    parts_of(l, parts);
+    return op_end(l->ctx,
+                  state_write(l->ctx, &h, sizeof h, parts, ARRAYS, buffer, capacity, bytes));
 }
 
-static slg_status import(slg_spherical_layer *l, const char *buffer, int64_t bytes)
+static slg_status import(slg_spherical_layer *l, const void *buffer, int64_t bytes)
 {
     state_header h;
-    void *array[ARRAYS];
-    size_t size[ARRAYS];
-    const int64_t want = arrays_of(l, array, size);
-    if (!buffer) return slg_fail(l->ctx, SLG_ERR_NULL, "buffer is NULL");
-    if (bytes < (int64_t)sizeof h)
-        return slg_fail(l->ctx, SLG_ERR_STATE, "%lld bytes are too few for a state",
-                        (long long)bytes);
-    memcpy(&h, buffer, sizeof h);
-    if (memcmp(h.magic, magic, sizeof magic) != 0)
-        return slg_fail(l->ctx, SLG_ERR_STATE,
-                        "buffer does not hold a spherical layer's state");
+    state_part parts[ARRAYS];
+    SLG_TRY(state_open(l->ctx, "a spherical layer", magic, buffer, bytes, &h, sizeof h));
     if (h.classes != l->classes || h.dim != l->dim)
         return slg_fail(
             l->ctx, SLG_ERR_STATE, "state has %lld classes, dim %lld; the layer %lld, %lld",
             (long long)h.classes, (long long)h.dim, (long long)l->classes, (long long)l->dim);
-    if (bytes != want)
-        return slg_fail(l->ctx, SLG_ERR_STATE, "state has %lld bytes, must have %lld",
-                        (long long)bytes, (long long)want);
-    uint64_t sum = checksum_of(CHECKSUM_START, &h, offsetof(state_header, checksum));
-    const char *from = buffer + sizeof h;
-    if (checksum_of(sum, from, (size_t)(want - (int64_t)sizeof h)) != h.checksum)
-        return slg_fail(l->ctx, SLG_ERR_STATE, "state is damaged: its checksum does not fit");
-    for (int i = 0; i < ARRAYS; from += size[i++]) memcpy(array[i], from, size[i]);
+    parts_of(l, parts);
+    const int64_t total = state_total(sizeof h, parts, ARRAYS);
+    SLG_TRY(state_check(l->ctx, &h, sizeof h, total, buffer, bytes));
+    state_read(buffer, sizeof h, parts, ARRAYS);
     l->steps = h.steps, l->looked = h.looked, l->refreshed = h.refreshed;
     l->moved = h.moved, l->refactorised = h.refactorised;
     l->target = h.target, l->low = h.low, l->high = h.high;

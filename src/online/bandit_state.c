@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "bandit_handle.h"
-#include "core/checksum.h"
+#include "core/state_bytes.h"
 #include "core/options.h"
 
 void slg_bandit_info_init(slg_bandit_info_t *info, size_t size)
@@ -69,7 +69,7 @@ slg_status slg_bandit_read(slg_bandit *b, int32_t part, slg_tensor *out)
 
 /* ---- State as bytes --------------------------------------------------------------------- */
 
-/* In front of theta and theta0. Little-endian, as is everything that this library runs on. */
+/* In front of theta and theta0. */
 typedef struct state_header {
     char magic[8];
     int32_t model, width;
@@ -92,50 +92,32 @@ static state_header header_of(const slg_bandit *b)
     return h;
 }
 
-static uint64_t checksum(const state_header *h, const char *theta, const char *theta0)
-{
-    const size_t size = (size_t)h->size * sizeof(float);
-    const uint64_t sum = checksum_of(CHECKSUM_START, h, offsetof(state_header, checksum));
-    return checksum_of(checksum_of(sum, theta, size), theta0, size);
-}
+enum { PARTS = 2 };
 
-static slg_status export(slg_bandit *b, char *buffer, int64_t capacity, int64_t *bytes)
+static void parts_of(const slg_bandit *b, state_part parts[PARTS])
 {
-    const size_t size = (size_t)b->size * sizeof(float);
-    const int64_t need = (int64_t)(sizeof(state_header) + 2 * size);
-    if (buffer && capacity < need)
-        return slg_fail(b->ctx, SLG_ERR_RANGE, "capacity is %lld bytes, the state needs %lld",
-                        (long long)capacity, (long long)need);
-    *bytes = need;
-    if (!buffer) return SLG_OK;
-    state_header h = header_of(b);
-    h.checksum = checksum(&h, (const char *)b->theta, (const char *)b->theta0);
-    memcpy(buffer, &h, sizeof h);
-    memcpy(buffer + sizeof h, b->theta, size);
-    memcpy(buffer + sizeof h + size, b->theta0, size);
-    return SLG_OK;
+    const size_t bytes = (size_t)b->size * sizeof(float);
+    parts[0] = (state_part){ b->theta, bytes };
+    parts[1] = (state_part){ b->theta0, bytes };
 }
 
 slg_status slg_bandit_export(slg_bandit *b, void *buffer, int64_t capacity, int64_t *bytes)
 {
+    state_part parts[PARTS];
     if (!b || !bytes) return SLG_ERR_NULL;
     op_begin(b->ctx, "slg_bandit_export");
-    return op_end(b->ctx, export(b, buffer, capacity, bytes));
+    state_header h = header_of(b);
+    parts_of(b, parts);
+    return op_end(b->ctx,
+                  state_write(b->ctx, &h, sizeof h, parts, PARTS, buffer, capacity, bytes));
 }
 
-static slg_status import(slg_bandit *b, const char *buffer, int64_t bytes)
+static slg_status import(slg_bandit *b, const void *buffer, int64_t bytes)
 {
-    const size_t size = (size_t)b->size * sizeof(float);
-    const int64_t need = (int64_t)(sizeof(state_header) + 2 * size);
     slg_ctx *ctx = b->ctx;
     state_header h;
-    if (!buffer) return slg_fail(ctx, SLG_ERR_NULL, "buffer is NULL");
-    if (bytes < (int64_t)sizeof h)
-        return slg_fail(ctx, SLG_ERR_STATE, "%lld bytes are too few for a state",
-                        (long long)bytes);
-    memcpy(&h, buffer, sizeof h);
-    if (memcmp(h.magic, magic, sizeof magic) != 0)
-        return slg_fail(ctx, SLG_ERR_STATE, "buffer does not hold a bandit's state");
+    state_part parts[PARTS];
+    SLG_TRY(state_open(ctx, "a bandit", magic, buffer, bytes, &h, sizeof h));
     if (h.model != b->opts.model || h.arms != b->arms || h.dim != b->dim || h.size != b->size ||
         h.width != b->opts.width)
         return slg_fail(ctx, SLG_ERR_STATE,
@@ -144,14 +126,10 @@ static slg_status import(slg_bandit *b, const char *buffer, int64_t bytes)
                         h.model, (long long)h.arms, (long long)h.dim, (long long)h.size,
                         b->opts.model, (long long)b->arms, (long long)b->dim,
                         (long long)b->size);
-    if (bytes != need)
-        return slg_fail(ctx, SLG_ERR_STATE, "state has %lld bytes, must have %lld",
-                        (long long)bytes, (long long)need);
-    const char *theta = buffer + sizeof h, *theta0 = theta + size;
-    if (checksum(&h, theta, theta0) != h.checksum)
-        return slg_fail(ctx, SLG_ERR_STATE, "state is damaged: its checksum does not fit");
-    memcpy(b->theta, theta, size);
-    memcpy(b->theta0, theta0, size);
+    parts_of(b, parts);
+    const int64_t total = state_total(sizeof h, parts, PARTS);
+    SLG_TRY(state_check(ctx, &h, sizeof h, total, buffer, bytes));
+    state_read(buffer, sizeof h, parts, PARTS);
     b->counters = h.counters;
     b->opts.seed = h.seed;
     b->shift_known = false;

@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <string.h>
 
-#include "core/checksum.h"
+#include "core/state_bytes.h"
 #include "core/options.h"
 #include "core/tensor.h"
 
@@ -226,7 +226,7 @@ slg_status slg_learner_read(slg_learner *l, int32_t part, slg_tensor *out)
 
 /* ---- State as bytes --------------------------------------------------------------------- */
 
-/* In front of the state. Little-endian, as is everything that this library runs on. */
+/* In front of the state. */
 typedef struct state_header {
     char magic[8];
     int32_t kind, experts;
@@ -236,50 +236,26 @@ typedef struct state_header {
 
 static const char magic[8] = { 's', 'l', 'g', 'l', 'r', 'n', '0', '1' };
 
-static uint64_t checksum(const state_header *h, const char *state)
-{
-    const uint64_t sum = checksum_of(CHECKSUM_START, h, offsetof(state_header, checksum));
-    return checksum_of(sum, state, (size_t)h->count * sizeof(double));
-}
-
-static int64_t state_bytes(const slg_learner *l)
-{
-    return (int64_t)sizeof(state_header) + l->count * (int64_t)sizeof(double);
-}
-
 slg_status slg_learner_export(slg_learner *l, void *buffer, int64_t capacity, int64_t *bytes)
 {
     if (!l || !bytes) return SLG_ERR_NULL;
     op_begin(l->ctx, "slg_learner_export");
-    *bytes = state_bytes(l);
-    if (!buffer) return op_end(l->ctx, SLG_OK);
-    if (capacity < *bytes)
-        return op_end(l->ctx, slg_fail(l->ctx, SLG_ERR_RANGE,
-                                       "capacity is %lld bytes, the state needs %lld",
-                                       (long long)capacity, (long long)*bytes));
+    const state_part part = { l->state, (size_t)l->count * sizeof *l->state };
     state_header h = { .kind = l->kind->kind,
                        .experts = l->experts,
                        .d = l->d,
                        .rounds = l->rounds,
                        .count = l->count };
     memcpy(h.magic, magic, sizeof magic);
-    h.checksum = checksum(&h, (const char *)l->state);
-    memcpy(buffer, &h, sizeof h);
-    memcpy((char *)buffer + sizeof h, l->state, (size_t)l->count * sizeof *l->state);
-    return op_end(l->ctx, SLG_OK);
+    return op_end(l->ctx, state_write(l->ctx, &h, sizeof h, &part, 1, buffer, capacity, bytes));
 }
 
-static slg_status import(slg_learner *l, const char *buffer, int64_t bytes)
+static slg_status import(slg_learner *l, const void *buffer, int64_t bytes)
 {
     state_header h;
     slg_ctx *ctx = l->ctx;
-    if (!buffer) return slg_fail(ctx, SLG_ERR_NULL, "buffer is NULL");
-    if (bytes < (int64_t)sizeof h)
-        return slg_fail(ctx, SLG_ERR_STATE, "%lld bytes are too few for a state",
-                        (long long)bytes);
-    memcpy(&h, buffer, sizeof h);
-    if (memcmp(h.magic, magic, sizeof magic) != 0)
-        return slg_fail(ctx, SLG_ERR_STATE, "buffer does not hold a learner's state");
+    const state_part part = { l->state, (size_t)l->count * sizeof *l->state };
+    SLG_TRY(state_open(ctx, "a learner", magic, buffer, bytes, &h, sizeof h));
     if (h.kind != l->kind->kind || h.d != l->d || h.count != l->count ||
         h.experts != l->experts || h.rounds < 0)
         return slg_fail(ctx, SLG_ERR_STATE,
@@ -287,12 +263,9 @@ static slg_status import(slg_learner *l, const char *buffer, int64_t bytes)
                         "%lld",
                         h.kind, (long long)h.d, (long long)h.count, l->kind->kind,
                         (long long)l->d, (long long)l->count);
-    if (bytes != state_bytes(l))
-        return slg_fail(ctx, SLG_ERR_STATE, "state has %lld bytes, must have %lld",
-                        (long long)bytes, (long long)state_bytes(l));
-    if (checksum(&h, buffer + sizeof h) != h.checksum)
-        return slg_fail(ctx, SLG_ERR_STATE, "state is damaged: its checksum does not fit");
-    memcpy(l->state, buffer + sizeof h, (size_t)l->count * sizeof *l->state);
+    const int64_t total = state_total(sizeof h, &part, 1);
+    SLG_TRY(state_check(ctx, &h, sizeof h, total, buffer, bytes));
+    state_read(buffer, sizeof h, &part, 1);
     l->rounds = h.rounds;
     return SLG_OK;
 }

@@ -4,7 +4,8 @@
 #include <stddef.h>
 #include <string.h>
 
-#include "core/checksum.h"
+#include "core/arena.h"
+#include "core/state_bytes.h"
 #include "mdp_policy.h"
 
 /* In front of the numbers. Little-endian, as is everything that this library runs on. */
@@ -46,10 +47,23 @@ static int64_t state_bytes(const state_header *h)
                      (size_t)h->layers * kept_bytes(h));
 }
 
-static uint64_t checksum(const state_header *h, const char *numbers, size_t size)
+/* Costs, then each layer's vectors: in scratch. */
+static slg_status parts_of(const slg_mdp_policy *p, const state_header *h, state_part **parts)
 {
-    const uint64_t sum = checksum_of(CHECKSUM_START, h, offsetof(state_header, checksum));
-    return checksum_of(sum, numbers, size);
+    *parts = arena_alloc(p->ctx, (size_t)h->layers + 1, sizeof **parts);
+    if (!*parts) return SLG_ERR_MEMORY;
+    (*parts)[0] = (state_part){ p->state, (size_t)h->count * sizeof(double) };
+    for (int64_t i = 0; i < h->layers; i++)
+        (*parts)[i + 1] = (state_part){ p->kept ? p->kept[i].v : NULL, kept_bytes(h) };
+    return SLG_OK;
+}
+
+static slg_status export(slg_mdp_policy *p, void *buffer, int64_t capacity, int64_t *bytes)
+{
+    state_header h = header_of(p);
+    state_part *parts;
+    SLG_TRY(parts_of(p, &h, &parts));
+    return state_write(p->ctx, &h, sizeof h, parts, h.layers + 1, buffer, capacity, bytes);
 }
 
 slg_status slg_mdp_policy_export(slg_mdp_policy *p, void *buffer, int64_t capacity,
@@ -57,36 +71,15 @@ slg_status slg_mdp_policy_export(slg_mdp_policy *p, void *buffer, int64_t capaci
 {
     if (!p || !bytes) return SLG_ERR_NULL;
     op_begin(p->ctx, "slg_mdp_policy_export");
-    state_header h = header_of(p);
-    *bytes = state_bytes(&h);
-    if (!buffer) return op_end(p->ctx, SLG_OK);
-    if (capacity < *bytes)
-        return op_end(p->ctx, slg_fail(p->ctx, SLG_ERR_RANGE,
-                                       "capacity is %lld bytes, the state needs %lld",
-                                       (long long)capacity, (long long)*bytes));
-    char *numbers = (char *)buffer + sizeof h, *to = numbers;
-    const size_t costs = (size_t)h.count * sizeof(double), kept = kept_bytes(&h);
-    if (costs > 0) memcpy(to, p->state, costs);
-    to += costs;
-    for (int64_t i = 0; i < h.layers && kept > 0; i++, to += kept)
-        memcpy(to, p->kept[i].v, kept);
-    h.checksum = checksum(&h, numbers, (size_t)(to - numbers));
-    memcpy(buffer, &h, sizeof h);
-    return op_end(p->ctx, SLG_OK);
+    return op_end(p->ctx, export(p, buffer, capacity, bytes));
 }
 
-static slg_status read_header(slg_mdp_policy *p, const char *buffer, int64_t bytes,
+static slg_status read_header(slg_mdp_policy *p, const void *buffer, int64_t bytes,
                               state_header *h)
 {
     const state_header ours = header_of(p);
     slg_ctx *ctx = p->ctx;
-    if (!buffer) return slg_fail(ctx, SLG_ERR_NULL, "buffer is NULL");
-    if (bytes < (int64_t)sizeof *h)
-        return slg_fail(ctx, SLG_ERR_STATE, "%lld bytes are too few for a state",
-                        (long long)bytes);
-    memcpy(h, buffer, sizeof *h);
-    if (memcmp(h->magic, magic, sizeof magic) != 0)
-        return slg_fail(ctx, SLG_ERR_STATE, "buffer does not hold a policy's state");
+    SLG_TRY(state_open(ctx, "a policy", magic, buffer, bytes, h, sizeof *h));
     if (h->rule != ours.rule || h->estimator != ours.estimator || h->layers != ours.layers ||
         h->states != ours.states || h->actions != ours.actions || h->dim != ours.dim ||
         h->count != ours.count || h->episodes < 0 || h->kept < 0 || (h->kept > 0 && !p->kept))
@@ -98,25 +91,20 @@ static slg_status read_header(slg_mdp_policy *p, const char *buffer, int64_t byt
             (long long)h->dim, h->rule, h->estimator, (long long)ours.layers,
             (long long)ours.states, (long long)ours.actions, (long long)ours.dim, ours.rule,
             ours.estimator);
-    if (h->kept > bytes / 8 || bytes != state_bytes(h))
+    if (h->kept > bytes / 8)
         return slg_fail(ctx, SLG_ERR_STATE, "state has %lld bytes, which is not its size",
                         (long long)bytes);
-    if (checksum(h, buffer + sizeof *h, (size_t)bytes - sizeof *h) != h->checksum)
-        return slg_fail(ctx, SLG_ERR_STATE, "state is damaged: its checksum does not fit");
-    return SLG_OK;
+    return state_check(ctx, h, sizeof *h, state_bytes(h), buffer, bytes);
 }
 
-static slg_status import(slg_mdp_policy *p, const char *buffer, int64_t bytes)
+static slg_status import(slg_mdp_policy *p, const void *buffer, int64_t bytes)
 {
     state_header h;
     SLG_TRY(read_header(p, buffer, bytes, &h));
     if (p->kept) SLG_TRY(keep_room(p, h.kept));
-    const char *from = buffer + sizeof h;
-    const size_t costs = (size_t)h.count * sizeof(double), kept = kept_bytes(&h);
-    if (costs > 0) memcpy(p->state, from, costs);
-    from += costs;
-    for (int64_t i = 0; i < h.layers && kept > 0; i++, from += kept)
-        memcpy(p->kept[i].v, from, kept);
+    state_part *parts;
+    SLG_TRY(parts_of(p, &h, &parts));
+    state_read(buffer, sizeof h, parts, h.layers + 1);
     p->episodes = h.episodes, p->kept_count = h.kept;
     p->current = false;
     return SLG_OK;
