@@ -47,7 +47,8 @@ slg_status chain_read(slg_ctx *ctx, const slg_transform *links, int64_t count, c
 typedef struct measure {
     const kernel_table *k;
     const step_pieces *p;
-    double (*sums)[3]; /* a piece */
+    int64_t first;     /* piece */
+    double (*sums)[3]; /* of each from there */
 } measure;
 
 /* w.u, w.w, u.u of a piece. */
@@ -69,35 +70,30 @@ static void measure_piece(const kernel_table *k, const step_tensor *t, const pie
 static void measure_task(void *arg, int64_t task, int32_t worker)
 {
     const measure *s = arg;
-    const piece *p = &s->p->pieces[task];
+    const piece *p = &s->p->pieces[s->first + task];
     (void)worker;
     measure_piece(s->k, &s->p->tensors[p->tensor], p, s->sums[task]);
 }
 
 static bool is_finite(const step_tensor *t) { return isfinite(t->ww) && isfinite(t->gg); }
 
-/* The sums of all tensors, of gradients as their maps give them; of one alone. */
-static slg_status measure_all(slg_ctx *ctx, step_pieces *p, int64_t only)
+/* The sums of tensors [from, to), of gradients as their maps give them. */
+static slg_status measure_tensors(slg_ctx *ctx, step_pieces *p, int64_t from, int64_t to)
 {
-    arena_mark_t mark = arena_mark(ctx);
-    measure s = { &ctx->k, p, arena_alloc(ctx, (size_t)p->tasks, sizeof *s.sums) };
-    int64_t first = 0, last = p->tasks;
+    const arena_mark_t mark = arena_mark(ctx);
+    measure s = { .k = &ctx->k, .p = p };
+    int64_t last;
+    while (s.first < p->tasks && p->pieces[s.first].tensor < from) s.first++;
+    for (last = s.first; last < p->tasks && p->pieces[last].tensor < to;) last++;
+    s.sums = arena_alloc(ctx, (size_t)(last - s.first), sizeof *s.sums);
     if (!s.sums) return SLG_ERR_MEMORY;
-    if (only >= 0) {
-        while (p->pieces[first].tensor < only) first++;
-        for (last = first; last < p->tasks && p->pieces[last].tensor == only;) last++;
-        for (int64_t i = first; i < last; i++) measure_task(&s, i, 0);
-    } else {
-        pool_run(ctx, p->tasks, measure_task, &s);
-        for (int64_t i = 0; i < p->count; i++)
-            p->tensors[i].ww = p->tensors[i].wg = p->tensors[i].gg = 0;
-    }
-    if (only >= 0) p->tensors[only].ww = p->tensors[only].wg = p->tensors[only].gg = 0;
-    for (int64_t i = first; i < last; i++) {
+    pool_run(ctx, last - s.first, measure_task, &s);
+    for (int64_t i = from; i < to; i++)
+        p->tensors[i].ww = p->tensors[i].wg = p->tensors[i].gg = 0;
+    for (int64_t i = s.first; i < last; i++) {
         step_tensor *t = &p->tensors[p->pieces[i].tensor];
-        t->wg += s.sums[i][0];
-        t->ww += s.sums[i][1];
-        t->gg += s.sums[i][2];
+        const double *sums = s.sums[i - s.first];
+        t->wg += sums[0], t->ww += sums[1], t->gg += sums[2];
     }
     arena_release(ctx, mark);
     return SLG_OK;
@@ -153,7 +149,7 @@ static slg_status perpendicular(slg_ctx *ctx, step_pieces *p, int64_t i,
     if (!(fabs(after) < (double)FLT_MAX)) return SLG_OK;
     t->map.after = after;
     if (!(oo > 1e-8 * gg)) { /* cancelled: from o itself */
-        SLG_TRY(measure_all(ctx, p, i));
+        SLG_TRY(measure_tensors(ctx, p, i, i + 1));
         oo = t->gg;
     }
     t->ww = ww, t->wg = 0, t->gg = oo;
@@ -187,7 +183,7 @@ slg_status chain_run(slg_ctx *ctx, const chain *c, double grad_scale, step_piece
             known = false;
             continue;
         }
-        if (!known) SLG_TRY(measure_all(ctx, p, -1));
+        if (!known) SLG_TRY(measure_tensors(ctx, p, 0, p->count));
         known = true;
         if (link->kind == SLG_CLIP_NORM) clip_norm(p, link, report);
         if (link->kind == SLG_SKIP_NONFINITE) skip_nonfinite(p, report);
